@@ -1,0 +1,34 @@
+"""Chance: features and directions that share all but the meaning with the one under test."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saereason.features import Feature, FeatureTable
+
+
+def matched_features(table: FeatureTable, feature: Feature, n: int, *, seed: int = 0, near: int = 10) -> list[Feature]:
+    """`n` random features of the same layer whose firing rate on plain and problem text is near the feature's.
+
+    Drawn from the `near · n` features closest in the table's column `firing_rate` that fire at all; decoder rows are of
+    one norm in every SAE that saereason trains or loads. Raises ValueError where the layer has too few.
+    """
+    rate = table.row(feature)["firing_rate"]
+    rows = table.where(
+        (table["layer"] == feature.layer) & (table["index"] != feature.index) & (table["firing_rate"] > 0)
+    )
+    if len(rows) < n:
+        raise ValueError(
+            f"layer {feature.layer} has {len(rows)} other features that fire; {n} random ones were asked for."
+        )
+    closest = np.argsort(np.abs(np.log(rows["firing_rate"]) - np.log(max(rate, 1e-12))), kind="stable")[: near * n]
+    chosen = np.random.default_rng(seed).choice(closest, size=n, replace=False)
+    return list(rows.where(chosen))
+
+
+def random_directions(d_model: int, n: int, *, norm: float, seed: int = 0) -> list[Float[Tensor, "d_model"]]:
+    """`n` directions drawn uniformly from the sphere, each of the given norm."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(n, d_model, generator=generator)
+    return list(norm * drawn / drawn.norm(dim=-1, keepdim=True))

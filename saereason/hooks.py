@@ -1,0 +1,233 @@
+"""Read and edit the residual stream; the only file that registers a hook on a model."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from .model import Batch, Model
+from .receipts import Receipt, Recorder
+
+Resid = Float[Tensor, "batch pos d_model"]
+Rows = Float[Tensor, "row d_model"]
+
+_declared: ContextVar["Prompts | None"] = ContextVar("declared", default=None)
+_recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("recorders", default=())
+
+
+@dataclass(frozen=True, eq=False)
+class Positions:
+    """Where each token of one forward pass stands in its row, whatever the padding and the cache."""
+
+    position: Int[Tensor, "batch pos"]
+    """Absolute, from 0 at the row's first token."""
+
+    valid: Bool[Tensor, "batch pos"]
+    """False on padding."""
+
+    prompt_length: Int[Tensor, "batch"] | None
+    """Tokens of each row's prompt; None if nobody said and the pass alone cannot tell."""
+
+    @property
+    def step(self) -> Int[Tensor, "batch pos"]:
+        """Decoding step: 0 at the first generated token, -1 at the last token of the prompt."""
+        if self.prompt_length is None:
+            raise ValueError(
+                "cannot tell where the prompt ends in this forward pass (generation without a key-value cache, or "
+                "a cache filled elsewhere); use saereason's generate, or wrap the call in hooks.prompts(lengths)."
+            )
+        return self.position - self.prompt_length[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """What a caller declares of the rows it is about to run."""
+
+    lengths: Int[Tensor, "batch"]
+    ends: tuple[int, ...]
+
+
+class PositionClock:
+    """Follows a model's forward passes and says where in its row every token stands.
+
+    A pass without a filled cache starts anew, and all it holds is prompt unless `prompts` says otherwise; a pass on a
+    filled cache goes on where the last one ended.
+    """
+
+    def __init__(self) -> None:
+        self.now: Positions | None = None
+        self._tokens: Tensor | None = None
+
+    def tick(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
+        tokens = kwargs.get("input_ids", args[0] if args else None)
+        given = tokens if tokens is not None else kwargs["inputs_embeds"]
+        batch, width = given.shape[:2]
+        cache = kwargs.get("past_key_values")
+        n_past = int(cache.get_seq_length()) if cache is not None else 0
+        mask = kwargs.get("attention_mask")
+        if mask is None:
+            mask = torch.ones(batch, n_past + width, dtype=torch.bool, device=given.device)
+        if not torch.is_tensor(mask) or mask.shape != (batch, n_past + width):
+            shape = tuple(mask.shape) if torch.is_tensor(mask) else type(mask).__name__
+            raise ValueError(
+                f"the attention mask is {shape} and the pass reaches token {n_past + width} in {batch} rows; "
+                "give a mask of shape [batch, tokens so far]."
+            )
+        mask = mask.bool()
+        position = (mask.long().cumsum(-1) - 1)[:, n_past:]
+        self.now = Positions(position, mask[:, n_past:], self._prompt_length(mask, n_past, tokens))
+        declared = _declared.get()
+        if declared is not None and declared.ends and tokens is not None:
+            over = torch.isin(tokens, torch.tensor(declared.ends, device=tokens.device)) & (self.now.step >= 0)
+            self.now = Positions(position, mask[:, n_past:] & ~over, self.now.prompt_length)
+        self._tokens = tokens if n_past == 0 else None
+
+    def _prompt_length(self, mask: Tensor, n_past: int, tokens: Tensor | None) -> Tensor | None:
+        declared = _declared.get()
+        if declared is not None:
+            lengths = declared.lengths
+            if len(lengths) != len(mask):
+                raise ValueError(f"{len(lengths)} prompt lengths were declared for a batch of {len(mask)} rows.")
+            return lengths.to(mask.device)
+        if n_past == 0:
+            return None if self._goes_on(tokens) else mask.sum(-1)
+        known = self.now.prompt_length if self.now is not None else None
+        return known if known is not None and len(known) == len(mask) else None
+
+    def _goes_on(self, tokens: Tensor | None) -> bool:
+        """True if these are the last pass's tokens and one more: generation without a cache."""
+        last = self._tokens
+        if last is None or tokens is None or tokens.shape != (len(last), last.shape[1] + 1):
+            return False
+        return torch.equal(tokens[:, :-1], last)
+
+
+@contextmanager
+def prompts(lengths: Int[Tensor, "batch"], ends: Sequence[int] = ()) -> Iterator[None]:
+    """Within the block, the first `lengths[row]` tokens of each row are its prompt and the rest is generated.
+
+    A generated token among `ends` marks a row that is over: edits do not visit it.
+    """
+    token = _declared.set(Prompts(lengths, tuple(ends)))
+    try:
+        yield
+    finally:
+        _declared.reset(token)
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One change of the residual stream after a block.
+
+    `delta` gets the block's input and output at the visited positions, `[row, d_model]` in float32, and returns what
+    to add to the output.
+    """
+
+    layer: int
+    name: str
+    where: Callable[[Positions], Bool[Tensor, "batch pos"]]
+    delta: Callable[[Rows, Rows], Rows]
+
+
+@contextmanager
+def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Recorder]:
+    """Within the block, every forward pass applies the edits; those of one layer all see the unedited output."""
+    clock, recorder = PositionClock(), Recorder(tuple((edit.name, edit.layer) for edit in edits))
+    layers = sorted({edit.layer for edit in edits})
+    with ExitStack() as stack:
+        if edits:
+            _hook(stack, model.hf.base_model.register_forward_pre_hook(clock.tick, with_kwargs=True))
+        for layer in layers:
+            here = [(n, edit) for n, edit in enumerate(edits) if edit.layer == layer]
+            hook = _editing(here, clock, recorder)
+            _hook(stack, model.blocks[layer].register_forward_hook(hook, with_kwargs=True))
+        yield recorder
+
+
+@contextmanager
+def recorded() -> Iterator[Callable[[], Receipt]]:
+    """What the edits in force do within the block: call the value for a receipt of it."""
+    recorder = Recorder(())
+    token = _recorders.set((*_recorders.get(), recorder))
+    try:
+        yield lambda: recorder.receipt
+    finally:
+        _recorders.reset(token)
+
+
+def _editing(edits: Sequence[tuple[int, Edit]], clock: PositionClock, recorder: Recorder) -> Callable[..., Any]:
+    def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ARG001
+        resid = output[0] if isinstance(output, tuple) else output
+        before = args[0] if args else kwargs["hidden_states"]
+        at = clock.now
+        if at is None:
+            raise RuntimeError("a block ran outside the model's forward pass, so its positions are not known.")
+        result = resid
+        for n, edit in edits:
+            visited = edit.where(at) & at.valid
+            if not visited.any():
+                continue
+            rows = resid[visited].float()
+            delta = edit.delta(before[visited].float(), rows)
+            result = result.clone() if result is resid else result
+            result[visited] = (result[visited].float() + delta).to(result.dtype)
+            for each in (recorder, *_recorders.get()):
+                each.note((edit.name, edit.layer), n, at.position[visited], delta, rows)
+        return (result, *output[1:]) if isinstance(output, tuple) else result
+
+    return hook
+
+
+@torch.no_grad()
+def read(model: Model, batch: Batch, layers: Sequence[int]) -> dict[int, Resid]:
+    """The residual stream after some blocks, `[batch, pos, d_model]` each.
+
+    One forward pass, which ends after the last block asked for and never reaches the LM head.
+    """
+    check_layers(model, layers)
+    found: dict[int, Tensor] = {}
+    last = max(layers)
+
+    def keep(layer: int) -> Callable[..., None]:
+        def hook(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001
+            found[layer] = output[0] if isinstance(output, tuple) else output
+            if layer == last:
+                raise _EnoughError
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer in set(layers):
+            _hook(stack, model.blocks[layer].register_forward_hook(keep(layer)))
+        with suppress(_EnoughError):
+            run(model, batch, use_cache=False)
+    return {layer: found[layer] for layer in layers}
+
+
+def run(model: Model, batch: Batch, **options: Any) -> Any:
+    """One forward pass of the plain Hugging Face model, with positions counted from each row's first token."""
+    mask = batch.mask.long()
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    return model.hf(input_ids=batch.tokens, attention_mask=mask, position_ids=position, **options)
+
+
+def check_layers(model: Model, layers: Sequence[int]) -> None:
+    """Raises ValueError for a layer the model does not have."""
+    wrong = sorted({layer for layer in layers if not 0 <= layer < model.n_layers})
+    if wrong:
+        raise ValueError(
+            f"{model.name} has no layer {wrong[0]}; its layers are 0 to {model.n_layers - 1}, counted from 0."
+        )
+
+
+class _EnoughError(Exception):
+    """Ends a forward pass whose remaining blocks nobody needs."""
+
+
+def _hook(stack: ExitStack, handle: Any) -> None:
+    stack.callback(handle.remove)

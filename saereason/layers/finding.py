@@ -1,0 +1,105 @@
+"""From curves to a statement with an interval (methods.md §4): shares, depth centroids, what may be claimed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from .localise import Curve
+
+ENOUGH = 5.0
+"""Bootstrap standard errors that the total effect must exceed before it is shared out."""
+
+VITAL = 1.0
+"""Nats a token that skipping a layer may cost plain text before the layer counts as one it cannot do without."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What two families' curves allow one to say."""
+
+    statement: str
+    families: tuple[str, str]
+    n_items: tuple[int, int]
+    centroids: tuple[float, float]
+    """Depth centroid of each family, 0 the first layer and 1 the last."""
+
+    centroid_difference: float
+    """First family's centroid less the second's; positive is deeper."""
+
+    low: float
+    high: float
+    layers_left_out: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Shares:
+    """Signed shares of the total effect, with their bootstrap over items."""
+
+    value: Float[np.ndarray, "layer"]
+    draws: Float[np.ndarray, "draw layer"]
+    total_in_errors: float
+    """The total effect in units of its bootstrap standard error."""
+
+
+def shares(
+    curve: Curve, *, keep: Bool[np.ndarray, "layer"] | None = None, n_resamples: int = 2000, seed: int = 0
+) -> Shares:
+    """`e_l / Σ e_l`, never clipped; numerator and denominator both recomputed in each resample of items."""
+    kept = np.ones(len(curve.layers), dtype=bool) if keep is None else keep
+    drop = np.where(kept, curve.drop, 0.0)
+    n = len(drop)
+    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    means = counts @ drop / n
+    totals = means.sum(1)
+    mean = drop.mean(0)
+    error = totals.std()
+    safe = np.where(totals == 0, np.nan, totals)
+    total_in_errors = float(abs(mean.sum()) / error) if error > 0 else (np.inf if mean.sum() else 0.0)
+    value = mean / mean.sum() if mean.sum() else np.full_like(mean, np.nan)
+    return Shares(value, means / safe[:, None], total_in_errors)
+
+
+def compare_depth(
+    first: Curve, second: Curve, *, neutral: Curve | None = None, level: float = 0.95, seed: int = 0
+) -> Finding:
+    """The difference of two families' depth centroids with a bootstrap interval over items of both.
+
+    With `neutral`, layers whose skip costs that family over `VITAL` nats a token are left out. The statement is about
+    these two families only; a claim about kinds needs four families of each.
+    """
+    keep = np.ones(len(first.layers), dtype=bool) if neutral is None else neutral.drop.mean(0) <= VITAL
+    a, b = shares(first, keep=keep, seed=seed), shares(second, keep=keep, seed=seed + 1)
+    names, counts = (first.family, second.family), (len(first.drop), len(second.drop))
+    left_out = tuple(layer for layer, kept in zip(first.layers, keep, strict=True) if not kept)
+    weak = [name for name, s in zip(names, (a, b), strict=True) if s.total_in_errors < ENOUGH]
+    if weak:
+        nan = float("nan")
+        said = f"Inconclusive: no total effect to share out ({' and '.join(weak)}, under {ENOUGH:g} standard errors)."
+        return Finding(said, names, counts, (nan, nan), nan, nan, nan, left_out)
+    centroids = (float(a.value @ first.depth), float(b.value @ second.depth))
+    draws = a.draws @ first.depth - b.draws @ second.depth
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    difference = centroids[0] - centroids[1]
+    said = _statement(names, counts, difference, float(low), float(high))
+    return Finding(said, names, counts, centroids, difference, float(low), float(high), left_out)
+
+
+def share_difference(first: Curve, second: Curve, *, level: float = 0.95, seed: int = 0) -> np.ndarray:
+    """Difference of signed shares by layer: `[3, layer]`, value, low and high (pointwise bootstrap over items)."""
+    a, b = shares(first, seed=seed), shares(second, seed=seed + 1)
+    draws = a.draws - b.draws
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return np.stack([a.value - b.value, low, high])
+
+
+def _statement(names: Sequence[str], counts: Sequence[int], difference: float, low: float, high: float) -> str:
+    figures = (
+        f"difference of depth centroids {difference:+.3f} [{low:+.3f}, {high:+.3f}], n = {counts[0]} and {counts[1]}"
+    )
+    if low > 0:
+        return f"These two families differ: {names[0]} depends on deeper layers than {names[1]} ({figures})."
+    if high < 0:
+        return f"These two families differ: {names[0]} depends on shallower layers than {names[1]} ({figures})."
+    return f"These two families are not shown to differ in depth: {names[0]} and {names[1]} ({figures})."

@@ -1,0 +1,134 @@
+"""What is measured of a model, as one number per item, and what a change makes of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from . import hooks
+from .model import Model, Rendered, pad
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """Runs the model as it stands, edits in force and all, and answers one number an item."""
+
+    def __call__(self, model: Model) -> Float[Tensor, "item"]: ...
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One text as token ids: the prompt, what follows it, and which of the following tokens are scored."""
+
+    prompt: tuple[int, ...]
+    continuation: tuple[int, ...]
+    scored: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.scored) != len(self.continuation) or not any(self.scored):
+            raise ValueError(f"{sum(self.scored)} of {len(self.continuation)} tokens are scored; at least one must be.")
+        if not self.prompt:
+            raise ValueError("the prompt has no tokens, so nothing predicts the first of the continuation.")
+
+
+@dataclass(frozen=True, eq=False)
+class LogProb:
+    """Mean log-probability (nats) per scored token of each item, teacher-forced."""
+
+    items: tuple[Scored, ...]
+    batch_size: int = 32
+    progress: Callable[[int], None] = field(default=lambda done: None)
+
+    @classmethod
+    def of(
+        cls,
+        model: Model,
+        prompts: Sequence[str | Rendered],
+        continuations: Sequence[str],
+        spans: Sequence[Sequence[tuple[int, int]]] | None = None,
+        *,
+        digits_only: bool = False,
+        batch_size: int = 32,
+    ) -> "LogProb":
+        """Score the continuation of each prompt, or the tokens that begin within some of its character spans.
+
+        `digits_only` leaves out scored tokens without a digit (this tokeniser family gives " 54" as three tokens, the
+        first a space). Raises ValueError for a span no token begins in.
+        """
+        if spans is None:
+            spans = [[(0, len(text))] for text in continuations]
+        items = [
+            _scored(model, prompt, text, within, digits_only)
+            for prompt, text, within in zip(prompts, continuations, spans, strict=True)
+        ]
+        return cls(tuple(items), batch_size)
+
+    @torch.no_grad()
+    def __call__(self, model: Model) -> Float[Tensor, "item"]:
+        order = sorted(
+            range(len(self.items)), key=lambda n: len(self.items[n].prompt) + len(self.items[n].continuation)
+        )
+        values = torch.zeros(len(self.items), dtype=torch.float64)
+        for start in range(0, len(order), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            values[rows] = _log_probs(model, [self.items[n] for n in rows])
+            self.progress(len(rows))
+        return values
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def _scored(
+    model: Model, prompt: str | Rendered, text: str, spans: Sequence[tuple[int, int]], digits_only: bool
+) -> Scored:
+    encoded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    tokens, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    scored = tuple(
+        any(start < high and end > low for low, high in spans)
+        and (not digits_only or any(c.isdigit() for c in text[start:end]))
+        for start, end in offsets
+    )
+    if not any(scored):
+        raise ValueError(f"no token of {text!r} lies within {list(spans)}; give spans that hold part of the text.")
+    return Scored(tuple(model.encode(prompt)), tuple(tokens), scored)
+
+
+def _log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
+    """Left padding puts all that is scored at the end, so the LM head runs on the longest continuation only."""
+    token = model.tokenizer.pad_token_id
+    batch = pad(
+        [item.prompt + item.continuation for item in items],
+        pad_token=token if token is not None else 0,
+        device=model.device,
+    )
+    keep = max(len(item.continuation) for item in items) + 1
+    with hooks.prompts(torch.tensor([len(item.prompt) for item in items])):
+        logits = hooks.run(model, batch, logits_to_keep=keep, use_cache=False).logits[:, :-1]
+    scored = torch.zeros(len(items), keep - 1, dtype=torch.bool)
+    for row, item in enumerate(items):
+        scored[row, keep - 1 - len(item.continuation) :] = torch.tensor(item.scored)
+    scored = scored.to(model.device)
+    targets = batch.tokens[:, -(keep - 1) :][scored]
+    chosen = logits[scored].float().log_softmax(-1).gather(-1, targets[:, None])[:, 0].double()
+    total = torch.zeros(len(items), dtype=torch.float64, device=chosen.device)
+    total = total.index_add(0, scored.nonzero()[:, 0], chosen)
+    return (total / scored.sum(-1)).cpu()
+
+
+@dataclass(frozen=True, eq=False)
+class Effect:
+    """What one intervention does to a metric, item by item."""
+
+    name: str
+    layer: int
+    clean: Float[Tensor, "item"]
+    edited: Float[Tensor, "item"]
+
+    @property
+    def delta(self) -> Float[Tensor, "item"]:
+        """Edited less clean."""
+        return self.edited - self.clean

@@ -1,0 +1,77 @@
+"""What an edit really did: how often it fired, where, and how large it was."""
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Firing:
+    """The record of one edit."""
+
+    name: str
+    layer: int
+
+    firings: int
+    """Positions visited, over all rows and passes."""
+
+    positions: tuple[int, ...]
+    """The distinct absolute positions visited, in order."""
+
+    relative_size: float
+    """Mean over visited positions of |change| / |residual|."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The record of every edit that was in force; one line an edit when printed."""
+
+    edits: tuple[Firing, ...] = ()
+
+    @property
+    def firings(self) -> int:
+        return sum(edit.firings for edit in self.edits)
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{edit.name}: {edit.firings} firings, |change|/|residual| {edit.relative_size:.3f}" for edit in self.edits
+        )
+
+
+@dataclass
+class _Tally:
+    firings: int = 0
+    size: float = 0.0
+    positions: set[int] = field(default_factory=set)
+
+
+class Recorder:
+    """Counts firings while a model runs; `receipt` is the count so far."""
+
+    def __init__(self, expected: tuple[tuple[str, int], ...]) -> None:
+        self._tallies = {(*key, n): _Tally() for n, key in enumerate(expected)}
+
+    def note(
+        self,
+        key: tuple[str, int],
+        n: int,
+        position: Int[Tensor, "row"],
+        delta: Float[Tensor, "row d_model"],
+        resid: Float[Tensor, "row d_model"],
+    ) -> None:
+        tally = self._tallies.setdefault((*key, n), _Tally())
+        size = torch.linalg.vector_norm(delta, dim=-1) / torch.linalg.vector_norm(resid, dim=-1).clamp(min=1e-12)
+        tally.firings += len(position)
+        tally.size += size.detach().double().sum().item()
+        tally.positions.update(position.tolist())
+
+    @property
+    def receipt(self) -> Receipt:
+        return Receipt(
+            tuple(
+                Firing(name, layer, t.firings, tuple(sorted(t.positions)), t.size / max(1, t.firings))
+                for (name, layer, _), t in self._tallies.items()
+            )
+        )

@@ -1,0 +1,114 @@
+"""A run: one directory with a manifest and result files, the only thing saereason keeps on disk."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("saereason", "torch", "transformers", "transformer-lens", "sae-lens", "peft", "numpy")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A directory of results. Everything in it is written whole or not at all."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Run":
+        """The run at a folder, which is made if need be. Raises ValueError where a file is in the way."""
+        path = Path(folder)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is a file; give a folder for the run.")
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    def write_manifest(self, *, command: Sequence[str], **facts: Any) -> None:
+        """Write `manifest.json`: versions, machine, git revision, command, and whatever decides the results."""
+        manifest = {
+            "command": list(command),
+            "versions": {name: installed(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+            "git_revision": git_revision(),
+            **facts,
+        }
+        write_json(self.folder / "manifest.json", manifest)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        return json.loads((self.folder / "manifest.json").read_text(encoding="utf8"))
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_revision() -> str | None:
+    """The revision of the checkout saereason runs from, `+` added where files differ from it; None elsewhere."""
+    here = Path(__file__).parent.parent
+    if not (here / ".git").exists() or shutil.which("git") is None:
+        return None
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    revision = git("rev-parse", "HEAD")
+    return f"{revision}+" if revision and git("status", "--porcelain") else revision or None
+
+
+@contextmanager
+def write_folder(folder: Path) -> Iterator[Path]:
+    """A folder to fill, which takes its final name only when the block ends well; it replaces one that is there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def write_file(path: Path) -> Iterator[Path]:
+    """A path to write to, which takes its final name only when the block ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    partial = Path(name)
+    try:
+        yield partial
+        partial.chmod(0o644)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with write_file(path) as partial:
+        partial.write_text(text, encoding="utf8")
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, frame: Any) -> None:
+    """Write a pandas table as Parquet."""
+    with write_file(path) as partial:
+        frame.to_parquet(partial, index=False)

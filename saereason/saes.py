@@ -1,0 +1,174 @@
+"""Sparse autoencoders by layer: load, save, check; with `training/` the only place that knows SAELens."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .features import Feature
+from .hooks import check_layers
+from .model import Model
+from .runs import write_folder
+
+POSTS = ("hook_resid_post", "hook_out")
+ONE_COLUMN = ("standard", "jumprelu")
+"""Architectures whose features do not compete: one encoder column gives one feature."""
+
+
+@runtime_checkable
+class SAE(Protocol):
+    """The part of a `sae_lens.SAE` that saereason relies on."""
+
+    cfg: Any
+    W_enc: Any
+    W_dec: Any
+    b_dec: Any
+
+    def encode(self, x: Any) -> Any: ...
+
+    def decode(self, feature_acts: Any) -> Any: ...
+
+
+def load_saes(path: str | Path, *, device: str | torch.device = "cpu") -> dict[int, SAE]:
+    """Every SAE saved under `path` (SAELens folders), by layer.
+
+    Raises ValueError for pickles, damaged files, SAEs that do not say what they read or that normalise their input,
+    and two SAEs of one layer.
+    """
+    path = Path(path)
+    if path.suffix in (".pt", ".pth", ".pkl", ".bin"):
+        raise ValueError(f"{path} is a pickle, which can run code when read; give a folder with safetensors.")
+    if not path.is_dir():
+        raise ValueError(f"no folder at {path}; give the folder that holds the SAEs.")
+    folders = [path] if (path / "cfg.json").is_file() else sorted(p.parent for p in path.glob("*/cfg.json"))
+    if not folders:
+        pickles = [p.name for p in path.rglob("*") if p.suffix in (".pt", ".pth", ".pkl")]
+        found = f"only pickles ({pickles[0]}), which are not read" if pickles else "no SAE"
+        raise ValueError(f"{path} holds {found}; it should hold folders with cfg.json and sae_weights.safetensors.")
+    saes: dict[int, SAE] = {}
+    for folder in folders:
+        sae = _load(folder, str(device))
+        layer = layer_of(sae, str(folder))
+        if layer in saes:
+            raise ValueError(f"{path} holds two SAEs of layer {layer}; keep one, or load them by their own folders.")
+        saes[layer] = sae
+    return dict(sorted(saes.items()))
+
+
+def save_saes(saes: Mapping[int, SAE], path: str | Path) -> Path:
+    """Save SAEs in SAELens's own format, one folder a layer; `sae_lens.SAE.load_from_disk` opens each."""
+    path = Path(path)
+    with write_folder(path) as folder:
+        for layer, sae in sorted(saes.items()):
+            sae.save_model(folder / f"layer_{layer:02d}")  # pyright: ignore[reportAttributeAccessIssue]
+    return path
+
+
+def _load(folder: Path, device: str) -> SAE:
+    from sae_lens import SAE as LensSAE
+    from safetensors import SafetensorError
+
+    try:
+        json.loads((folder / "cfg.json").read_text(encoding="utf8"))
+        sae = LensSAE.load_from_disk(folder, device=device)
+    except (SafetensorError, json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"the SAE in {folder} is damaged or incomplete ({error}); save or fetch it again.") from error
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        sae.fold_W_dec_norm()
+        sae.cfg.rescale_acts_by_decoder_norm = False
+    return sae.eval().requires_grad_(False)
+
+
+def layer_of(sae: SAE, name: str = "the SAE") -> int:
+    """The layer whose output an SAE reads, from its metadata. Raises ValueError where it does not say, or cannot."""
+    hook_name = getattr(sae.cfg.metadata, "hook_name", None)
+    if not hook_name:  # SAELens answers None for whatever it lacks
+        raise ValueError(f"{name} does not say which hook point it reads; set sae.cfg.metadata.hook_name.")
+    parts = str(hook_name).split(".")
+    if len(parts) != 3 or parts[0] != "blocks" or not parts[1].isdigit() or parts[2] not in POSTS:
+        raise ValueError(
+            f"{name} reads {hook_name}; only the residual stream after a block is served, blocks.L.hook_resid_post."
+        )
+    kind = sae.cfg.normalize_activations
+    if kind != "none":
+        raise ValueError(
+            f"{name} normalises its input ({kind}), so its activations are not in the residual stream's units; "
+            "fold the scale into its weights first (SAELens: fold_activation_norm_scaling_factor)."
+        )
+    if getattr(sae.cfg, "reshape_activations", "none") != "none":
+        raise ValueError(
+            f"{name} reshapes its input ({sae.cfg.reshape_activations}); give one for the residual stream."
+        )
+    return int(parts[1])
+
+
+def check_saes(model: Model, saes: Mapping[int, SAE]) -> None:
+    """Raises ValueError for SAEs that cannot serve this model; warns where they were trained on other weights."""
+    check_layers(model, list(saes))
+    for layer, sae in saes.items():
+        if layer_of(sae, f"the SAE at layer {layer}") != layer:
+            raise ValueError(f"the SAE given for layer {layer} reads layer {layer_of(sae)}; give it under that layer.")
+        if sae.W_dec.shape[1] != model.d_model:
+            raise ValueError(
+                f"the SAE at layer {layer} is for d_model {sae.W_dec.shape[1]} and {model.name} has {model.d_model}; "
+                "it belongs to another model."
+            )
+        made_for = getattr(sae.cfg.metadata, "model_hash", None)
+        if made_for is not None and made_for != model.hash:
+            warnings.warn(
+                f"the SAE at layer {layer} was trained on weights {made_for} and {model.name} has {model.hash}: "
+                "its features may mean something else here.",
+                stacklevel=3,
+            )
+
+
+def sae_at(saes: Mapping[int, SAE], feature: Feature) -> SAE:
+    """The SAE a feature belongs to. Raises ValueError for a layer without one, or an index it does not have."""
+    if feature.layer not in saes:
+        raise ValueError(f"no SAE at layer {feature.layer}; there are SAEs at layers {sorted(saes)}.")
+    sae = saes[feature.layer]
+    if not 0 <= feature.index < len(sae.W_dec):
+        raise ValueError(f"{feature} is out of range; the SAE has features 0 to {len(sae.W_dec) - 1}.")
+    return sae
+
+
+def feature_acts(sae: SAE, resid: Float[Tensor, "row d_model"], index: int) -> Float[Tensor, "row"]:
+    """One feature's activations.
+
+    Where features do not compete (ReLU, JumpReLU) one encoder column suffices; elsewhere the SAE encodes in full.
+    """
+    if sae.cfg.architecture() not in ONE_COLUMN:
+        return sae.encode(resid)[:, index].to(resid.dtype)
+    weights = sae.W_enc[:, index]
+    centred = resid.to(weights.dtype) - sae.b_dec * sae.cfg.apply_b_dec_to_input
+    acts = (centred @ weights + sae.b_enc[index]).relu()  # pyright: ignore[reportAttributeAccessIssue]
+    if sae.cfg.architecture() == "jumprelu":
+        acts = acts * (acts > sae.threshold[index])  # pyright: ignore[reportAttributeAccessIssue]
+    return acts.to(resid.dtype)
+
+
+def decoder_row(sae: SAE, index: int) -> Float[Tensor, "d_model"]:
+    """What one unit of a feature's activation adds to the reconstruction, float32."""
+    row = sae.W_dec[index].detach().float()
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        row = row / row.norm()
+    return row
+
+
+def sae_hash(sae: SAE) -> str:
+    """SHA-256 of an SAE's weights."""
+    digest = hashlib.sha256(str(sae.cfg.architecture()).encode())
+    for name, weight in sorted(sae.state_dict().items()):  # pyright: ignore[reportAttributeAccessIssue]
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def hashes(saes: Mapping[int, SAE]) -> Sequence[tuple[int, str]]:
+    return tuple((layer, sae_hash(sae)) for layer, sae in sorted(saes.items()))

@@ -1,0 +1,7 @@
+"""Which features go with a behaviour."""
+
+from .directions import diff_mean
+from .moments import Moments, moments
+from .search import add_max_t, search
+
+__all__ = ["Moments", "add_max_t", "diff_mean", "moments", "search"]

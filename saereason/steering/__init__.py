@@ -1,0 +1,24 @@
+"""Interventions, when they act, and the context that puts them in force."""
+
+from .interventions import Add, AddVector, Clamp, Intervention, Scale, ScaleBlock
+from .steered import SilentEditError, Steering, steered
+from .when import Everywhere, Generated, LastPromptToken, Prompt, Steps, When, parse_when
+
+__all__ = [
+    "Add",
+    "AddVector",
+    "Clamp",
+    "Everywhere",
+    "Generated",
+    "Intervention",
+    "LastPromptToken",
+    "Prompt",
+    "Scale",
+    "ScaleBlock",
+    "SilentEditError",
+    "Steering",
+    "Steps",
+    "When",
+    "parse_when",
+    "steered",
+]

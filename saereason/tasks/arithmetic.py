@@ -1,0 +1,112 @@
+"""Two- and three-step word problems whose intermediate results are known.
+
+A template is a story with slots and a small program over them. Which split a problem belongs to is a function of
+its numbers alone (`split_of`), so that no problem can be in two splits, whatever seed drew it.
+"""
+
+import hashlib
+import operator
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from .templates import TAUGHT, Template
+
+Split = Literal["train", "discovery", "confirmation"]
+
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+NAMES = ("Tom", "Anna", "Ben", "Maria", "Sam", "Lucy", "Omar", "Nina", "Paul", "Ivy", "Leo", "Rosa")
+THINGS = ("apples", "books", "coins", "marbles", "pens", "shells", "stamps", "cards", "beads", "stones")
+LARGEST_RESULT = 400
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of working: `left sign right = result`."""
+
+    left: int
+    sign: str
+    right: int
+    result: int
+
+    def __str__(self) -> str:
+        return f"{self.left} {self.sign} {self.right} = {self.result}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A word problem with its gold working; `template` and `numbers` identify it."""
+
+    template: str
+    numbers: tuple[int, ...]
+    question: str
+    steps: tuple[Step, ...]
+
+    @property
+    def answer(self) -> str:
+        return str(self.steps[-1].result)
+
+    @property
+    def solution(self) -> str:
+        """The working in steps, closed by the answer."""
+        lines = [f"Step {n}: {step}." for n, step in enumerate(self.steps, 1)]
+        return "\n".join([*lines, f"The answer is {self.answer}."])
+
+    def result_spans(self) -> list[tuple[int, int]]:
+        """Character ranges, within `solution`, of each *computed* result: what stands right after an equals sign."""
+        spans, start = [], 0
+        for n, step in enumerate(self.steps, 1):
+            line = f"Step {n}: {step}."
+            end = start + len(line) - 1
+            spans.append((end - len(str(step.result)), end))
+            start += len(line) + 1
+        return spans
+
+
+def split_of(template: str, numbers: Sequence[int]) -> Split:
+    """The split a problem belongs to, from its numbers alone: 70% train, 15% discovery, 15% confirmation."""
+    digest = hashlib.sha256(f"{template} {list(numbers)}".encode()).digest()
+    share = int.from_bytes(digest[:4], "big") / 2**32
+    return "train" if share < 0.70 else "discovery" if share < 0.85 else "confirmation"
+
+
+def problems(n: int, *, seed: int, split: Split, templates: Sequence[Template] = TAUGHT) -> tuple[Problem, ...]:
+    """`n` different problems of one split, templates in turn; the same seed draws the same problems."""
+    found: dict[tuple[str, tuple[int, ...]], Problem] = {}
+    rng = random.Random(f"{seed} {split}")
+    for template in _in_turn(templates):
+        if len(found) == n:
+            break
+        problem = _draw(template, rng, split)
+        found.setdefault((problem.template, problem.numbers), problem)
+    return tuple(found.values())
+
+
+def _in_turn(templates: Sequence[Template]) -> Iterator[Template]:
+    if not templates:
+        raise ValueError("no templates to draw problems from; give at least one.")
+    while True:
+        yield from templates
+
+
+def _draw(template: Template, rng: random.Random, split: Split) -> Problem:
+    while True:
+        numbers = {x: rng.randint(2, 9 if x in template.small else 99) for x in template.letters}
+        if split_of(template.key, list(numbers.values())) != split:
+            continue
+        steps = _work(template, numbers)
+        if all(1 < step.result <= LARGEST_RESULT for step in steps):
+            name, other = rng.sample(NAMES, 2)
+            question = template.story.format(name=name, other=other, things=rng.choice(THINGS), **numbers)
+            return Problem(template.key, tuple(numbers.values()), question, steps)
+
+
+def _work(template: Template, numbers: dict[str, int]) -> tuple[Step, ...]:
+    values, steps = dict(numbers), []
+    for n, line in enumerate(template.working, 1):
+        left, sign, right = line.split()
+        result = OPERATIONS[sign](values[left], values[right])
+        values[str(n)] = result
+        steps.append(Step(values[left], sign, values[right], result))
+    return tuple(steps)

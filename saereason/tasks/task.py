@@ -1,0 +1,101 @@
+"""What a model is asked: items with a question and an answer, and how they are graded."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from saereason.model import Model, Rendered
+
+from .arithmetic import Problem
+from .prompts import COT, DIRECT, ask
+
+Kind = Literal["reasoning", "knowledge", "neutral"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. `solution` is a gold text that ends in the answer; `spans` are its characters worth scoring."""
+
+    id: str
+    question: str
+    answer: str
+    solution: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Items of one kind, with the two instructions under which they can be asked."""
+
+    name: str
+    kind: Kind
+    items: tuple[Item, ...]
+    direct: str = DIRECT
+    cot: str = COT
+    system: str | None = None
+    chat: bool | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def prompts(self, model: Model, instruction: str | None = None) -> list[Rendered]:
+        """Every item's question, with an instruction or plain, as the model reads it."""
+        texts = [ask(item.question, instruction) if instruction else item.question for item in self.items]
+        return [model.render(text, self.system, self.chat) for text in texts]
+
+    def take(self, n: int) -> "Task":
+        return replace(self, items=self.items[:n])
+
+    def drop(self, n: int) -> "Task":
+        return replace(self, items=self.items[n:])
+
+
+def word_problems(problems: tuple[Problem, ...], *, name: str = "word problems") -> Task:
+    """Generated problems as a task; the digits of every computed result are what is worth scoring."""
+    items = tuple(
+        Item(
+            id=f"{p.template}/{'-'.join(map(str, p.numbers))}",
+            question=p.question,
+            answer=p.answer,
+            solution=p.solution,
+            spans=tuple(p.result_spans()),
+        )
+        for p in problems
+    )
+    return Task(name, "reasoning", items)
+
+
+def load_task(path: str | Path, *, direct: str = DIRECT, cot: str = COT) -> Task:
+    """A task from JSON lines with `question` and `answer`.
+
+    Raises ValueError, naming the line, for anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no task file at {path}; give a JSONL file with a question and an answer in each row.")
+    items = []
+    for n, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
+        if line.strip():
+            items.append(_item(line, f"{path}, line {n}", str(n)))
+    if len({item.question for item in items}) < len(items):
+        raise ValueError(f"{path} asks a question twice; each must be there once, or splits would share it.")
+    return Task(path.stem, "reasoning", tuple(items), direct, cot)
+
+
+def _item(line: str, where: str, id_: str) -> Item:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{where} is not JSON ({error.msg}); each line must be one object.") from error
+    if not isinstance(row, dict) or not {"question", "answer"} <= set(row):
+        raise ValueError(f"{where} lacks a question or an answer; each row needs both.")
+    question, answer = str(row["question"]).strip(), _final(str(row["answer"]))
+    if not question or not answer:
+        raise ValueError(f"{where} has an empty question or answer; fill it in or take the row out.")
+    return Item(id_, question, answer)
+
+
+def _final(answer: str) -> str:
+    """The answer itself where a solution precedes it in GSM8K's way (`… #### 72`)."""
+    return answer.rsplit("####", 1)[-1].strip()
