@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ class WorkUnit:
 
     @property
     def id(self) -> str:
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return hashlib.sha256(_canonical(fields).encode()).hexdigest()[:24]
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        return hashlib.sha256(_canonical(said).encode()).hexdigest()[:24]
 
     def argument(self, name: str) -> Any:
         return json.loads(self.arguments)[name]
@@ -49,12 +49,12 @@ Compute = Callable[[WorkUnit], Rows]
 
 
 def work_unit(model: Model, name: str, *, saes: Mapping[int, SAE] | None = None, **arguments: Any) -> WorkUnit:
-    """The unit of this name, for this model, these SAEs and these arguments (anything JSON can say)."""
+    """The unit of this name, for this model, these SAEs and these arguments (JSON, frozen dataclasses, tensors)."""
     import torch
 
     return WorkUnit(
         name=name,
-        arguments=_canonical(arguments),
+        arguments=_canonical(describe(arguments)),
         weights=model.hash,
         saes=tuple(hashes(saes or {})),
         dtype=str(model.dtype).removeprefix("torch."),
@@ -75,6 +75,25 @@ def inline(run: Run, units: Iterable[WorkUnit], compute: Compute) -> Iterator[tu
         if not path.is_file():
             write_table(path, pd.DataFrame(compute(unit)))
         yield unit, pd.read_parquet(path)
+
+
+def describe(value: Any) -> Any:
+    """A value as JSON that tells it from any other: dataclasses by type and fields, tensors by a hash."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(raw.numpy().tobytes()).hexdigest()[:24]}"
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            "": type(value).__name__,
+            **{field.name: describe(getattr(value, field.name)) for field in fields(value)},
+        }
+    if isinstance(value, Mapping):
+        return {str(key): describe(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [describe(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def result_path(run: Run, unit: WorkUnit) -> Path:

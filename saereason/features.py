@@ -58,15 +58,17 @@ class FeatureTable:
         return self.where(self["layer"] == layer)
 
     def top(self, k: int, by: str) -> "FeatureTable":
-        """The k rows with the highest value in a column, best first; ties in the table's order."""
-        return self.where(np.argsort(-self[by], kind="stable")[:k])
+        """The k rows with the highest value in a column, best first; ties in the table's order, NaN last."""
+        if k < 0:
+            raise ValueError(f"k is {k}; it must be at least 0.")
+        return self.where(np.argsort(-self[by].astype(np.float64), kind="stable")[:k])
 
-    def row(self, feature: Feature) -> dict[str, float]:
+    def row(self, feature: Feature) -> dict[str, Any]:
         """Everything known of one feature."""
         found = np.flatnonzero((self["layer"] == feature.layer) & (self["index"] == feature.index))
         if len(found) != 1:
             raise ValueError(f"{feature} is in the table {len(found)} times; it should be there once.")
-        return {name: column[found[0]].item() for name, column in self.columns.items()}
+        return {name: column[found].tolist()[0] for name, column in self.columns.items()}
 
     def with_column(self, name: str, values: np.ndarray) -> "FeatureTable":
         return FeatureTable({**self.columns, name: values})

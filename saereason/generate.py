@@ -1,5 +1,6 @@
 """Batched generation over plain Hugging Face, under whatever edits are in force."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,9 +51,10 @@ def generate(
 
     A sampled row depends on `seed` and on its place among the prompts, not on the batch it shares. `forced` gives, per
     prompt, token ids that open the answer; they count as generated. Generation ends at the end-of-text token or after
-    the first of the `stop` strings (which is kept). Raises ValueError for an empty or overlong prompt.
+    the first of the `stop` strings (which is kept). The settings that the model brings (a repetition penalty, say)
+    do not apply, but for its end-of-text tokens. Raises ValueError for an empty or overlong prompt.
     """
-    _check(prompts, max_new_tokens, temperature, batch_size, forced)
+    _check(prompts, max_new_tokens, temperature, stop, batch_size, forced)
     ids = [model.encode(prompt) for prompt in prompts]
     opening = [list(row) for row in forced] if forced is not None else [[] for _ in ids]
     longest = max(len(a) + len(b) for a, b in zip(ids, opening, strict=True)) + max_new_tokens
@@ -62,60 +64,88 @@ def generate(
             f"{model.n_ctx}. Ask for fewer new tokens or shorten the prompt."
         )
     order = sorted(range(len(ids)), key=lambda n: len(ids[n]) + len(opening[n]))
-    written: dict[int, tuple[list[int], bool]] = {}
+    ends = _end_tokens(model)
+    written: dict[int, tuple[tuple[int, ...], bool]] = {}
     with hooks.recorded() as receipt:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            options = _options(model, max_new_tokens, temperature, stop, [_row_seed(seed, n) for n in rows], use_cache)
-            lengths = torch.tensor([len(ids[n]) for n in rows])
-            batch = pad([ids[n] + opening[n] for n in rows], pad_token=options["pad_token_id"], device=model.device)
-            with hooks.prompts(lengths, ends=[*options["eos_token_id"], options["pad_token_id"]]):
-                out = model.hf.generate(
-                    input_ids=batch.tokens, attention_mask=batch.mask.long(), **_hf_arguments(model, options)
+            noise = GumbelMax(temperature, [_row_seed(seed, n) for n in rows], model.device)
+            endings = Endings(model, [opening[n] for n in rows], stop, ends)
+            with hooks.prompts(torch.tensor([len(ids[n]) for n in rows]), endings.over):
+                found = _continue(
+                    model,
+                    [ids[n] + opening[n] for n in rows],
+                    endings,
+                    noise if temperature > 0 else None,
+                    {"max_new_tokens": max_new_tokens, "use_cache": use_cache},
                 )
-            for n, row in zip(rows, out[:, batch.tokens.shape[1] :].tolist(), strict=True):
-                written[n] = _finish(model, row, stop, opening[n], options["eos_token_id"])
+            for n, tokens, over in zip(rows, found, endings.over.tolist(), strict=True):
+                written[n] = (*opening[n], *tokens), over
             progress(min(start + batch_size, len(order)), len(order))
         done = receipt()
-    tokens = tuple(tuple(written[n][0]) for n in range(len(ids)))
-    texts = tuple(model.decode(row) for row in tokens)
-    return Generation(tuple(prompts), texts, tokens, tuple(written[n][1] for n in range(len(ids))), done)
+    tokens, finished = zip(*(written[n] for n in range(len(ids))), strict=True)
+    return Generation(tuple(prompts), tuple(map(model.decode, tokens)), tokens, finished, done)
 
 
-def _options(
+def _continue(
     model: Model,
-    max_new_tokens: int,
-    temperature: float,
-    stop: Sequence[str],
-    seeds: Sequence[int],
-    use_cache: bool,
-) -> dict[str, Any]:
-    eos = _end_tokens(model)
-    options: dict[str, Any] = {
-        "max_new_tokens": max_new_tokens,
-        "do_sample": False,
-        "num_beams": 1,
-        "use_cache": use_cache,
-        "eos_token_id": eos,
-        "pad_token_id": model.tokenizer.pad_token_id if model.tokenizer.pad_token_id is not None else eos[0],
-    }
-    if stop:
-        options["stop_strings"] = list(stop)
-    if temperature > 0:
-        options["gumbel"] = GumbelMax(temperature, seeds, model.device)
-    return options
+    rows: Sequence[Sequence[int]],
+    endings: "Endings",
+    noise: "GumbelMax | None",
+    options: dict[str, Any],
+) -> list[list[int]]:
+    """What the model writes after each of the rows, up to where each ends."""
+    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+    padding = model.tokenizer.pad_token_id
+    if padding is None:
+        padding = endings.ends[0] if endings.ends else 0
+    batch = pad(rows, pad_token=padding, device=model.device)
+    plain = copy.copy(model.hf)  # shallow: the same weights and hooks, without the settings that the model brings
+    plain.generation_config = GenerationConfig()
+    out = plain.generate(
+        input_ids=batch.tokens,
+        attention_mask=batch.mask.long(),
+        generation_config=GenerationConfig(
+            do_sample=False, num_beams=1, eos_token_id=endings.ends or None, pad_token_id=padding, **options
+        ),
+        logits_processor=LogitsProcessorList([noise] if noise else []),
+        stopping_criteria=StoppingCriteriaList([endings]),
+    )
+    wrote = out[:, batch.tokens.shape[1] :].tolist()
+    return [tokens[:length] for tokens, length in zip(wrote, endings.lengths, strict=True)]
 
 
-def _hf_arguments(model: Model, options: dict[str, Any]) -> dict[str, Any]:
-    from transformers import GenerationConfig, LogitsProcessorList
+class Endings:
+    """A stopping criterion that notes which rows are over, at an end-of-text token or after a stop string."""
 
-    rest = {key: value for key, value in options.items() if key != "gumbel"}
-    arguments: dict[str, Any] = {"generation_config": GenerationConfig(**rest)}
-    if "gumbel" in options:
-        arguments["logits_processor"] = LogitsProcessorList([options["gumbel"]])
-    if "stop_strings" in options:
-        arguments["tokenizer"] = model.tokenizer
-    return arguments
+    def __init__(self, model: Model, openings: Sequence[list[int]], stop: Sequence[str], ends: Sequence[int]) -> None:
+        self.model, self.stop, self.ends = model, stop, list(ends)
+        self.over = torch.zeros(len(openings), dtype=torch.bool, device=model.device)
+        self.lengths: list[int | None] = [None] * len(openings)
+        """New tokens to keep of each row; None for a row that is not over."""
+
+        self._answers = [list(opening) for opening in openings]
+        self._forced = [len(model.decode(opening)) for opening in openings]
+        self._new = 0
+
+    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:  # noqa: ARG002
+        for row, token in enumerate(input_ids[:, -1].tolist()):
+            if self.lengths[row] is not None:
+                continue
+            self._answers[row].append(token)
+            if token in self.ends:
+                self.lengths[row] = self._new
+            elif self.stop and self._stops(row):
+                self.lengths[row] = self._new + 1
+        self._new += 1
+        self.over |= torch.tensor([length is not None for length in self.lengths], device=self.over.device)
+        return self.over
+
+    def _stops(self, row: int) -> bool:
+        """True if a stop string ends in what the model wrote, be its beginning forced."""
+        text, forced = self.model.decode(self._answers[row]), self._forced[row]
+        return any(stop in text[max(0, forced - len(stop) + 1) :] for stop in self.stop)
 
 
 class GumbelMax:
@@ -145,27 +175,14 @@ def _end_tokens(model: Model) -> list[int]:
     found = [settings] if isinstance(settings, int) else list(settings or [])
     if model.tokenizer.eos_token_id is not None:
         found.append(model.tokenizer.eos_token_id)
-    return sorted(set(found)) or [0]
-
-
-def _finish(
-    model: Model, row: list[int], stop: Sequence[str], opening: list[int], ends: Sequence[int]
-) -> tuple[list[int], bool]:
-    """The row up to its end, and whether it came to one."""
-    cut = next((n for n, token in enumerate(row) if token in ends), None)
-    kept = row if cut is None else row[:cut]
-    if not stop:
-        return opening + kept, cut is not None
-    stopped = any(text in model.decode(kept) for text in stop)
-    if stopped:  # rows of a batch that end later leave padding, or further text, behind the stop string
-        kept = next(kept[:n] for n in range(1, len(kept) + 1) if any(text in model.decode(kept[:n]) for text in stop))
-    return opening + kept, cut is not None or stopped
+    return sorted(set(found))
 
 
 def _check(
     prompts: Sequence[str | Rendered],
     max_new_tokens: int,
     temperature: float,
+    stop: Sequence[str],
     batch_size: int,
     forced: Sequence[Sequence[int]] | None,
 ) -> None:
@@ -177,5 +194,7 @@ def _check(
         raise ValueError(f"max_new_tokens is {max_new_tokens} and batch_size {batch_size}; both must be at least 1.")
     if not 0 <= temperature < float("inf"):
         raise ValueError(f"temperature is {temperature}; it must be 0 (greedy) or a positive number.")
+    if isinstance(stop, str) or "" in stop:
+        raise ValueError(f"stop is {stop!r}; give a list of texts, none of them empty.")
     if forced is not None and len(forced) != len(prompts):
         raise ValueError(f"{len(forced)} forced openings for {len(prompts)} prompts; give one each.")

@@ -38,8 +38,9 @@ class Positions:
         """Decoding step: 0 at the first generated token, -1 at the last token of the prompt."""
         if self.prompt_length is None:
             raise ValueError(
-                "cannot tell where the prompt ends in this forward pass (generation without a key-value cache, or "
-                "a cache filled elsewhere); use saereason's generate, or wrap the call in hooks.prompts(lengths)."
+                "cannot tell where the prompt ends in this forward pass (generation without a key-value cache, or a "
+                "cache filled elsewhere or in chunks); use saereason's generate, or wrap the call in "
+                "hooks.prompts(lengths)."
             )
         return self.position - self.prompt_length[:, None]
 
@@ -49,19 +50,20 @@ class Prompts:
     """What a caller declares of the rows it is about to run."""
 
     lengths: Int[Tensor, "batch"]
-    ends: tuple[int, ...]
+    over: Bool[Tensor, "batch"] | None
 
 
 class PositionClock:
     """Follows a model's forward passes and says where in its row every token stands.
 
-    A pass without a filled cache starts anew, and all it holds is prompt unless `prompts` says otherwise; a pass on a
-    filled cache goes on where the last one ended.
+    A pass without a filled cache starts anew, and all it holds is prompt unless `prompts` says otherwise; a pass of
+    one token on a filled cache goes on where the last one ended.
     """
 
     def __init__(self) -> None:
         self.now: Positions | None = None
         self._tokens: Tensor | None = None
+        self._mask: Tensor | None = None
 
     def tick(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
         tokens = kwargs.get("input_ids", args[0] if args else None)
@@ -79,13 +81,13 @@ class PositionClock:
                 "give a mask of shape [batch, tokens so far]."
             )
         mask = mask.bool()
-        position = (mask.long().cumsum(-1) - 1)[:, n_past:]
-        self.now = Positions(position, mask[:, n_past:], self._prompt_length(mask, n_past, tokens))
+        prompt_length = self._prompt_length(mask, n_past, tokens)
+        position, valid = (mask.long().cumsum(-1) - 1)[:, n_past:], mask[:, n_past:]
         declared = _declared.get()
-        if declared is not None and declared.ends and tokens is not None:
-            over = torch.isin(tokens, torch.tensor(declared.ends, device=tokens.device)) & (self.now.step >= 0)
-            self.now = Positions(position, mask[:, n_past:] & ~over, self.now.prompt_length)
-        self._tokens = tokens if n_past == 0 else None
+        if declared is not None and declared.over is not None:
+            valid = valid & ~declared.over.to(mask.device)[:, None]
+        self.now = Positions(position, valid, prompt_length)
+        self._tokens, self._mask = tokens if n_past == 0 else None, mask
 
     def _prompt_length(self, mask: Tensor, n_past: int, tokens: Tensor | None) -> Tensor | None:
         declared = _declared.get()
@@ -96,36 +98,37 @@ class PositionClock:
             return lengths.to(mask.device)
         if n_past == 0:
             return None if self._goes_on(tokens) else mask.sum(-1)
-        known = self.now.prompt_length if self.now is not None else None
-        return known if known is not None and len(known) == len(mask) else None
+        if self.now is None or self._mask is None or mask.shape[1] != n_past + 1:
+            return None
+        return self.now.prompt_length if torch.equal(mask[:, :n_past], self._mask) else None
 
     def _goes_on(self, tokens: Tensor | None) -> bool:
-        """True if these are the last pass's tokens and one more: generation without a cache."""
+        """True if these are the last pass's rows, in any order, with a token more: generation without a cache."""
         last = self._tokens
         if last is None or tokens is None or tokens.shape != (len(last), last.shape[1] + 1):
             return False
-        return torch.equal(tokens[:, :-1], last)
+        return bool((tokens[:, None, :-1] == last).all(-1).any(-1).all())
 
 
 @contextmanager
-def prompts(lengths: Int[Tensor, "batch"], ends: Sequence[int] = ()) -> Iterator[None]:
+def prompts(lengths: Int[Tensor, "batch"], over: Bool[Tensor, "batch"] | None = None) -> Iterator[None]:
     """Within the block, the first `lengths[row]` tokens of each row are its prompt and the rest is generated.
 
-    A generated token among `ends` marks a row that is over: edits do not visit it.
+    Edits do not visit a row that is `over`; whoever generates sets this in place as rows end.
     """
-    token = _declared.set(Prompts(lengths, tuple(ends)))
+    token = _declared.set(Prompts(lengths, over))
     try:
         yield
     finally:
         _declared.reset(token)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Edit:
     """One change of the residual stream after a block.
 
-    `delta` gets the block's input and output at the visited positions, `[row, d_model]` in float32, and returns what
-    to add to the output.
+    `delta` gets the block's input and output at the visited positions, `[row, d_model]` in float32 (float64 for a
+    model in that), and returns what to add to the output.
     """
 
     layer: int
@@ -137,14 +140,13 @@ class Edit:
 @contextmanager
 def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Recorder]:
     """Within the block, every forward pass applies the edits; those of one layer all see the unedited output."""
-    clock, recorder = PositionClock(), Recorder(tuple((edit.name, edit.layer) for edit in edits))
+    clock, recorder = PositionClock(), Recorder(edits)
     layers = sorted({edit.layer for edit in edits})
     with ExitStack() as stack:
         if edits:
             _hook(stack, model.hf.base_model.register_forward_pre_hook(clock.tick, with_kwargs=True))
         for layer in layers:
-            here = [(n, edit) for n, edit in enumerate(edits) if edit.layer == layer]
-            hook = _editing(here, clock, recorder)
+            hook = _editing([edit for edit in edits if edit.layer == layer], clock, recorder)
             _hook(stack, model.blocks[layer].register_forward_hook(hook, with_kwargs=True))
         yield recorder
 
@@ -152,7 +154,7 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Recorder]:
 @contextmanager
 def recorded() -> Iterator[Callable[[], Receipt]]:
     """What the edits in force do within the block: call the value for a receipt of it."""
-    recorder = Recorder(())
+    recorder = Recorder()
     token = _recorders.set((*_recorders.get(), recorder))
     try:
         yield lambda: recorder.receipt
@@ -160,24 +162,24 @@ def recorded() -> Iterator[Callable[[], Receipt]]:
         _recorders.reset(token)
 
 
-def _editing(edits: Sequence[tuple[int, Edit]], clock: PositionClock, recorder: Recorder) -> Callable[..., Any]:
+def _editing(edits: Sequence[Edit], clock: PositionClock, recorder: Recorder) -> Callable[..., Any]:
     def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ARG001
         resid = output[0] if isinstance(output, tuple) else output
         before = args[0] if args else kwargs["hidden_states"]
         at = clock.now
         if at is None:
             raise RuntimeError("a block ran outside the model's forward pass, so its positions are not known.")
-        result = resid
-        for n, edit in edits:
+        result, exact = resid, torch.promote_types(resid.dtype, torch.float32)
+        for edit in edits:
             visited = edit.where(at) & at.valid
             if not visited.any():
                 continue
-            rows = resid[visited].float()
-            delta = edit.delta(before[visited].float(), rows)
+            rows = resid[visited].to(exact)
+            delta = edit.delta(before[visited].to(exact), rows)
             result = result.clone() if result is resid else result
-            result[visited] = (result[visited].float() + delta).to(result.dtype)
+            result[visited] = (result[visited].to(exact) + delta).to(result.dtype)
             for each in (recorder, *_recorders.get()):
-                each.note((edit.name, edit.layer), n, at.position[visited], delta, rows)
+                each.note(edit, at.position[visited], delta, rows)
         return (result, *output[1:]) if isinstance(output, tuple) else result
 
     return hook
@@ -190,6 +192,8 @@ def read(model: Model, batch: Batch, layers: Sequence[int]) -> dict[int, Resid]:
     One forward pass, which ends after the last block asked for and never reaches the LM head.
     """
     check_layers(model, layers)
+    if not layers:
+        return {}
     found: dict[int, Tensor] = {}
     last = max(layers)
 

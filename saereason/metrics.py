@@ -36,7 +36,10 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class LogProb:
-    """Mean log-probability (nats) per scored token of each item, teacher-forced."""
+    """Mean log-probability (nats) per scored token of each item, teacher-forced.
+
+    Called on a model, it raises ValueError for an item longer than the model's context.
+    """
 
     items: tuple[Scored, ...]
     batch_size: int = 32
@@ -53,10 +56,10 @@ class LogProb:
         digits_only: bool = False,
         batch_size: int = 32,
     ) -> "LogProb":
-        """Score the continuation of each prompt, or the tokens that begin within some of its character spans.
+        """Score the continuation of each prompt, or the tokens that reach into some of its character spans.
 
         `digits_only` leaves out scored tokens without a digit (this tokeniser family gives " 54" as three tokens, the
-        first a space). Raises ValueError for a span no token begins in.
+        first a space). Raises ValueError for a span without a token.
         """
         if spans is None:
             spans = [[(0, len(text))] for text in continuations]
@@ -87,13 +90,16 @@ def _scored(
 ) -> Scored:
     encoded = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     tokens, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    scored = tuple(
-        any(start < high and end > low for low, high in spans)
-        and (not digits_only or any(c.isdigit() for c in text[start:end]))
-        for start, end in offsets
-    )
-    if not any(scored):
-        raise ValueError(f"no token of {text!r} lies within {list(spans)}; give spans that hold part of the text.")
+    counts = [not digits_only or any(c.isdigit() for c in text[start:end]) for start, end in offsets]
+    chosen = [
+        [start < high and end > low and count for (start, end), count in zip(offsets, counts, strict=True)]
+        for low, high in spans
+    ]
+    empty = [span for span, tokens_in in zip(spans, chosen, strict=True) if not any(tokens_in)]
+    if empty or not spans:
+        what = f"within {empty[0]}" if empty else "in no span"
+        raise ValueError(f"no token of {text!r} is to be scored {what}; give spans that hold part of the text.")
+    scored = tuple(any(column) for column in zip(*chosen, strict=True))
     return Scored(tuple(model.encode(prompt)), tuple(tokens), scored)
 
 
@@ -105,6 +111,10 @@ def _log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
         pad_token=token if token is not None else 0,
         device=model.device,
     )
+    if batch.tokens.shape[1] > model.n_ctx:
+        raise ValueError(
+            f"an item has {batch.tokens.shape[1]} tokens and the context of {model.name} is {model.n_ctx}; shorten it."
+        )
     keep = max(len(item.continuation) for item in items) + 1
     with hooks.prompts(torch.tensor([len(item.prompt) for item in items])):
         logits = hooks.run(model, batch, logits_to_keep=keep, use_cache=False).logits[:, :-1]

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -151,9 +152,12 @@ class Model:
 
         if _is_bridged(self.hf):
             raise ValueError("this model came out of a TransformerBridge; use that bridge.")
-        hf = copy.deepcopy(self.hf)
+        hf, tokenizer = copy.deepcopy((self.hf, self.tokenizer))
+        hf.config.architectures = [type(hf).__name__]
+        # else TransformerLens loads the tokenizer anew, so that it begins every text with a special token
+        tokenizer.init_kwargs |= {"name_or_path": self.name, "add_bos_token": True}
         return TransformerBridge.boot_transformers(
-            hf.config._name_or_path or self.name, hf_model=hf, tokenizer=self.tokenizer, dtype=self.dtype
+            hf.config._name_or_path or self.name, hf_model=hf, tokenizer=tokenizer, dtype=self.dtype
         )
 
 
@@ -179,38 +183,62 @@ def load_model(
 ) -> Model:
     """A model by short name, hub name, local folder, GGUF file, or from a `TransformerBridge`.
 
-    `adapter` is a PEFT folder, merged in float32. `device` is the fastest there is, `dtype` is bfloat16 where the
-    device multiplies it fast and float32 elsewhere, unless given. Raises ValueError for what cannot be found.
+    `adapter` is a PEFT folder (or `taught`, the one that ships), merged in float32. `device` is the fastest there is,
+    `dtype` is bfloat16 where the device multiplies it fast and float32 elsewhere, unless given. Raises ValueError for
+    what cannot be found, or is damaged or incomplete.
     """
-    device = torch.device(device or _fastest_device())
-    precision = _dtype(dtype) if dtype is not None else fast_dtype(device)
     if hasattr(source, "original_model"):
-        return _from_bridge(source, adapter)
+        if any(given is not None for given in (adapter, gguf, device, dtype)):
+            raise ValueError(
+                "a TransformerBridge is taken as it is; merge an adapter, or set device and dtype, before."
+            )
+        return _from_bridge(source)
+    if not isinstance(source, str | Path):
+        raise ValueError(
+            f"cannot load a model from a {type(source).__name__}; give a name, a path or a TransformerBridge."
+        )
+    device = _device(device)
+    precision = _dtype(dtype) if dtype is not None else fast_dtype(device)
     folder, tokenizer_from = _locate(str(source), gguf)
     with _quiet():
         hf, tokenizer = _load(folder, tokenizer_from, torch.float32 if adapter else precision)
     model = Model(hf.eval(), tokenizer, str(source))
     if adapter is not None:
         model = with_adapter(model, adapter)
-    model.hf.to(device=device, dtype=precision)
+    model.hf.to(device=device)
+    for weight in model.hf.parameters():  # not the buffers: rotary frequencies are float32 in every precision
+        weight.data = weight.data.to(precision)
     model.hf.requires_grad_(False)
     return model
 
 
+ADAPTERS = {"taught": Path(__file__).parent / "mechanisms" / "adapters" / "smollm2-135m-taught"}
+"""Short names of the adapters that ship with saereason."""
+
+
 def with_adapter(model: Model, adapter: str | Path) -> Model:
     """The model with a PEFT adapter merged into its weights, which are changed in place; load it in float32."""
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
 
-    folder = Path(adapter)
+    folder = ADAPTERS.get(str(adapter), Path(adapter))
     if not (folder / "adapter_config.json").is_file():
         raise ValueError(f"no adapter at {folder}: it has no adapter_config.json. Give a PEFT folder.")
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"the adapter at {folder} has no adapter_model.safetensors; pickles are not read.")
     try:
-        hf = PeftModel.from_pretrained(model.hf, str(folder)).merge_and_unload()
+        with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
+            names = set(file.keys())
+        net = PeftModel.from_pretrained(model.hf, str(folder))
+    except SafetensorError as error:
+        raise ValueError(f"the adapter at {folder} is damaged ({error}); fetch or train it again.") from error
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the adapter at {folder} does not fit {model.name}: {reason}") from error
+    unfit = names ^ set(get_peft_model_state_dict(net))
+    if unfit:  # PEFT leaves them out in silence
+        raise ValueError(f"the adapter at {folder} does not fit {model.name}: {min(unfit)} is in one of them alone.")
+    hf = net.merge_and_unload()
     return Model(hf.eval(), model.tokenizer, model.name, str(adapter))
 
 
@@ -247,10 +275,13 @@ def _dtype(dtype: torch.dtype | str) -> torch.dtype:
     return found
 
 
-def _fastest_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the fastest there is."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    usable = [name for name, there in found.items() if there]
+    if device is not None and str(device).split(":")[0] not in usable:
+        raise ValueError(f"no device {str(device)!r} on this machine; there are {usable}.")
+    return torch.device(device if device is not None else usable[0])
 
 
 def _locate(source: str, gguf: str | Path | None) -> tuple[str, str]:
@@ -295,22 +326,21 @@ def _converted(gguf: Path) -> Path:
     folder = cache_folder() / "models" / f"{gguf.stem}-{digest}"
     if folder.is_dir():
         return folder
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoTokenizer, GgufConfig
 
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=".converting-", dir=folder.parent))
+    quantised = GgufConfig(dequantize=True)
     try:
         with _quiet():
-            AutoModelForCausalLM.from_pretrained(
-                gguf.parent,
-                gguf_file=gguf.name,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.bfloat16,
-            ).save_pretrained(partial)
+            hf = _weights(gguf.parent, gguf_file=gguf.name, quantization_config=quantised, dtype=torch.bfloat16)
+            hf.save_pretrained(partial)
             AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
         partial.chmod(0o755)
         if not folder.is_dir():  # another process may have been faster
             partial.rename(folder)
+    except (struct.error, ValueError, IndexError, KeyError) as error:
+        raise ValueError(f"the GGUF file {gguf} is damaged or of an unknown kind ({error}); fetch it again.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -318,24 +348,37 @@ def _converted(gguf: Path) -> Path:
 
 def _load(folder: str, tokenizer_from: str, dtype: torch.dtype) -> tuple[Any, Any]:
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     try:
-        hf = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        hf = _weights(folder, dtype=dtype, use_safetensors=True)
         return hf, AutoTokenizer.from_pretrained(tokenizer_from)
     except SafetensorError as error:
         raise ValueError(f"the weights in {folder} are damaged ({error}); fetch or convert them again.") from error
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if Path(folder).is_dir():
+            raise ValueError(f"the model in {folder} cannot be loaded: {reason}") from error
         raise ValueError(
-            f"no model {folder!r}: not one of {sorted(WHEELS)}, no usable local folder or GGUF file, and the hub "
+            f"no model {folder!r}: not one of {sorted(WHEELS)}, no local folder or GGUF file, and the hub "
             f"did not give it ({reason}). Check the name, or the network."
         ) from error
 
 
-def _from_bridge(bridge: Any, adapter: str | Path | None) -> Model:
-    if adapter is not None:
-        raise ValueError("an adapter cannot be merged into a TransformerBridge; merge it before bridging.")
+def _weights(folder: str | Path, **options: Any) -> Any:
+    """The model in a folder; weights that are missing or of another shape are an error, not random numbers."""
+    from transformers import AutoModelForCausalLM
+
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+    hf, info = loaded
+    unfit = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    if unfit:
+        raise ValueError(f"{len(unfit)} weights are missing or of another shape, such as {sorted(unfit)[0]}")
+    return hf
+
+
+def _from_bridge(bridge: Any) -> Model:
     name = str(getattr(bridge.cfg, "model_name", "bridge"))
     return Model(bridge.original_model.eval(), bridge.tokenizer, name)
 
@@ -345,9 +388,13 @@ def _is_bridged(hf: Any) -> bool:
 
 
 def _plain_names(hf: Any) -> Iterator[tuple[str, Tensor]]:
-    """Parameters by their Hugging Face names, also where a TransformerBridge has renamed them."""
+    """Parameters by their Hugging Face names, also where a TransformerBridge has renamed them.
+
+    Biases of zero are left out: a TransformerBridge adds one to the LM head.
+    """
     for name, weight in hf.named_parameters():
-        yield name.replace("._original_component", ""), weight
+        if not name.endswith("bias") or weight.any():
+            yield name.replace("._original_component", ""), weight
 
 
 @contextmanager

@@ -47,8 +47,13 @@ def evaluate_saes(
     batch_size: int = 16,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Quality]:
-    """Quality of every SAE on rows of token ids; statistics in one pass for all layers, losses in two more a layer."""
+    """Quality of every SAE on rows of token ids; statistics in one pass for all layers, losses in two more a layer.
+
+    Raises ValueError for rows without two tokens to measure, in all.
+    """
     check_saes(model, saes)
+    if sum(max(0, len(row) - 1) for row in rows) < 2:
+        raise ValueError(f"{len(rows)} rows have no tokens to measure (the first of each is left out); give more text.")
     layers = sorted(saes)
     sums = {layer: _Sums.empty(len(saes[layer].W_dec), model.d_model) for layer in layers}
     batches = [

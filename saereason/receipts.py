@@ -1,6 +1,8 @@
 """What an edit really did: how often it fired, where, and how large it was."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +42,17 @@ class Receipt:
         )
 
 
+@runtime_checkable
+class Change(Protocol):
+    """What a recorder knows of an edit; each is counted by itself, also where two have one name."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def layer(self) -> int: ...
+
+
 @dataclass
 class _Tally:
     firings: int = 0
@@ -50,18 +63,17 @@ class _Tally:
 class Recorder:
     """Counts firings while a model runs; `receipt` is the count so far."""
 
-    def __init__(self, expected: tuple[tuple[str, int], ...]) -> None:
-        self._tallies = {(*key, n): _Tally() for n, key in enumerate(expected)}
+    def __init__(self, expected: Sequence[Change] = ()) -> None:
+        self._tallies = {edit: _Tally() for edit in expected}
 
     def note(
         self,
-        key: tuple[str, int],
-        n: int,
+        edit: Change,
         position: Int[Tensor, "row"],
         delta: Float[Tensor, "row d_model"],
         resid: Float[Tensor, "row d_model"],
     ) -> None:
-        tally = self._tallies.setdefault((*key, n), _Tally())
+        tally = self._tallies.setdefault(edit, _Tally())
         size = torch.linalg.vector_norm(delta, dim=-1) / torch.linalg.vector_norm(resid, dim=-1).clamp(min=1e-12)
         tally.firings += len(position)
         tally.size += size.detach().double().sum().item()
@@ -71,7 +83,7 @@ class Recorder:
     def receipt(self) -> Receipt:
         return Receipt(
             tuple(
-                Firing(name, layer, t.firings, tuple(sorted(t.positions)), t.size / max(1, t.firings))
-                for (name, layer, _), t in self._tallies.items()
+                Firing(edit.name, edit.layer, t.firings, tuple(sorted(t.positions)), t.size / max(1, t.firings))
+                for edit, t in self._tallies.items()
             )
         )

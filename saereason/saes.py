@@ -17,6 +17,7 @@ from .model import Model
 from .runs import write_folder
 
 POSTS = ("hook_resid_post", "hook_out")
+PICKLES = (".pt", ".pth", ".pkl", ".bin")
 ONE_COLUMN = ("standard", "jumprelu")
 """Architectures whose features do not compete: one encoder column gives one feature."""
 
@@ -36,19 +37,19 @@ class SAE(Protocol):
 
 
 def load_saes(path: str | Path, *, device: str | torch.device = "cpu") -> dict[int, SAE]:
-    """Every SAE saved under `path` (SAELens folders), by layer.
+    """Every SAE saved under `path` (SAELens folders), by layer, in float32.
 
     Raises ValueError for pickles, damaged files, SAEs that do not say what they read or that normalise their input,
     and two SAEs of one layer.
     """
     path = Path(path)
-    if path.suffix in (".pt", ".pth", ".pkl", ".bin"):
+    if path.suffix in PICKLES:
         raise ValueError(f"{path} is a pickle, which can run code when read; give a folder with safetensors.")
     if not path.is_dir():
         raise ValueError(f"no folder at {path}; give the folder that holds the SAEs.")
     folders = [path] if (path / "cfg.json").is_file() else sorted(p.parent for p in path.glob("*/cfg.json"))
     if not folders:
-        pickles = [p.name for p in path.rglob("*") if p.suffix in (".pt", ".pth", ".pkl")]
+        pickles = sorted(p.name for p in path.rglob("*") if p.suffix in PICKLES)
         found = f"only pickles ({pickles[0]}), which are not read" if pickles else "no SAE"
         raise ValueError(f"{path} holds {found}; it should hold folders with cfg.json and sae_weights.safetensors.")
     saes: dict[int, SAE] = {}
@@ -62,8 +63,15 @@ def load_saes(path: str | Path, *, device: str | torch.device = "cpu") -> dict[i
 
 
 def save_saes(saes: Mapping[int, SAE], path: str | Path) -> Path:
-    """Save SAEs in SAELens's own format, one folder a layer; `sae_lens.SAE.load_from_disk` opens each."""
-    path = Path(path)
+    """Save SAEs in SAELens's own format, one folder a layer; `sae_lens.SAE.load_from_disk` opens each.
+
+    SAEs that are there already are replaced. Raises ValueError where the folder holds anything else.
+    """
+    path = Path(path).absolute()
+    there = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    others = [entry.name for entry in there if not (entry / "cfg.json").is_file()]
+    if others:
+        raise ValueError(f"{path} holds {others[0]}, which is no SAE and would be lost; give another folder.")
     with write_folder(path) as folder:
         for layer, sae in sorted(saes.items()):
             sae.save_model(folder / f"layer_{layer:02d}")  # pyright: ignore[reportAttributeAccessIssue]
@@ -75,10 +83,12 @@ def _load(folder: Path, device: str) -> SAE:
     from safetensors import SafetensorError
 
     try:
-        json.loads((folder / "cfg.json").read_text(encoding="utf8"))
-        sae = LensSAE.load_from_disk(folder, device=device)
-    except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"the SAE in {folder} is damaged or incomplete ({error}); save or fetch it again.") from error
+        sae = LensSAE.load_from_disk(folder, device=device, dtype="float32")
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"the SAE in {folder} is damaged or incomplete ({reason}); save or fetch it again.") from error
+    if not all(weight.isfinite().all() for weight in sae.state_dict().values()):
+        raise ValueError(f"the SAE in {folder} is damaged (weights that are not finite); save or fetch it again.")
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         sae.fold_W_dec_norm()
         sae.cfg.rescale_acts_by_decoder_norm = False
@@ -91,7 +101,7 @@ def layer_of(sae: SAE, name: str = "the SAE") -> int:
     if not hook_name:  # SAELens answers None for whatever it lacks
         raise ValueError(f"{name} does not say which hook point it reads; set sae.cfg.metadata.hook_name.")
     parts = str(hook_name).split(".")
-    if len(parts) != 3 or parts[0] != "blocks" or not parts[1].isdigit() or parts[2] not in POSTS:
+    if len(parts) != 3 or parts[0] != "blocks" or not parts[1].isdecimal() or parts[2] not in POSTS:
         raise ValueError(
             f"{name} reads {hook_name}; only the residual stream after a block is served, blocks.L.hook_resid_post."
         )
@@ -162,8 +172,9 @@ def decoder_row(sae: SAE, index: int) -> Float[Tensor, "d_model"]:
 
 
 def sae_hash(sae: SAE) -> str:
-    """SHA-256 of an SAE's weights."""
-    digest = hashlib.sha256(str(sae.cfg.architecture()).encode())
+    """SHA-256 of an SAE's weights and of the settings that decide what it does with them (`k`, for one)."""
+    settings = {key: value for key, value in sae.cfg.to_dict().items() if key not in ("metadata", "device", "dtype")}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     for name, weight in sorted(sae.state_dict().items()):  # pyright: ignore[reportAttributeAccessIssue]
         digest.update(f"{name} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""From curves to a statement with an interval (methods.md §4): shares, depth centroids, what may be claimed."""
+"""From curves to a statement with an interval: shares, depth centroids, what may be claimed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,10 +46,15 @@ class Shares:
 def shares(
     curve: Curve, *, keep: Bool[np.ndarray, "layer"] | None = None, n_resamples: int = 2000, seed: int = 0
 ) -> Shares:
-    """`e_l / Σ e_l`, never clipped; numerator and denominator both recomputed in each resample of items."""
+    """`e_l / Σ e_l`, never clipped; numerator and denominator both recomputed in each resample of items.
+
+    A curve with effects that are not finite has NaN for shares.
+    """
     kept = np.ones(len(curve.layers), dtype=bool) if keep is None else keep
     drop = np.where(kept, curve.drop, 0.0)
     n = len(drop)
+    if not np.isfinite(drop).all():
+        return Shares(np.full(drop.shape[1], np.nan), np.full((n_resamples, drop.shape[1]), np.nan), 0.0)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
     means = counts @ drop / n
     totals = means.sum(1)
@@ -67,20 +72,21 @@ def compare_depth(
     """The difference of two families' depth centroids with a bootstrap interval over items of both.
 
     With `neutral`, layers whose skip costs that family over `VITAL` nats a token are left out. The statement is about
-    these two families only; a claim about kinds needs four families of each.
+    these two families only; a claim about kinds needs four families of each. Raises ValueError for curves over
+    different layers.
     """
+    _check(first, second, *([neutral] if neutral is not None else []))
     keep = np.ones(len(first.layers), dtype=bool) if neutral is None else neutral.drop.mean(0) <= VITAL
     a, b = shares(first, keep=keep, seed=seed), shares(second, keep=keep, seed=seed + 1)
     names, counts = (first.family, second.family), (len(first.drop), len(second.drop))
     left_out = tuple(layer for layer, kept in zip(first.layers, keep, strict=True) if not kept)
-    weak = [name for name, s in zip(names, (a, b), strict=True) if s.total_in_errors < ENOUGH]
-    if weak:
-        nan = float("nan")
-        said = f"Inconclusive: no total effect to share out ({' and '.join(weak)}, under {ENOUGH:g} standard errors)."
+    troubles = [trouble for curve, s in ((first, a), (second, b)) if (trouble := _trouble(curve, keep, s))]
+    if troubles:
+        nan, said = float("nan"), f"Inconclusive: {'; '.join(troubles)}."
         return Finding(said, names, counts, (nan, nan), nan, nan, nan, left_out)
     centroids = (float(a.value @ first.depth), float(b.value @ second.depth))
     draws = a.draws @ first.depth - b.draws @ second.depth
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     difference = centroids[0] - centroids[1]
     said = _statement(names, counts, difference, float(low), float(high))
     return Finding(said, names, counts, centroids, difference, float(low), float(high), left_out)
@@ -88,10 +94,35 @@ def compare_depth(
 
 def share_difference(first: Curve, second: Curve, *, level: float = 0.95, seed: int = 0) -> np.ndarray:
     """Difference of signed shares by layer: `[3, layer]`, value, low and high (pointwise bootstrap over items)."""
+    _check(first, second)
     a, b = shares(first, seed=seed), shares(second, seed=seed + 1)
     draws = a.draws - b.draws
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    draws = draws[np.isfinite(draws).all(axis=1)]
+    if not len(draws):
+        return np.full((3, len(first.layers)), np.nan)
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.stack([a.value - b.value, low, high])
+
+
+def _check(first: Curve, *others: Curve) -> None:
+    for other in others:
+        if (other.layers, other.n_layers) != (first.layers, first.n_layers):
+            raise ValueError(
+                f"{first.family} was measured at layers {list(first.layers)} of {first.n_layers} and {other.family} at "
+                f"{list(other.layers)} of {other.n_layers}; compare curves over the same layers."
+            )
+
+
+def _trouble(curve: Curve, keep: Bool[np.ndarray, "layer"], found: Shares) -> str | None:
+    """Why a curve has no shares to speak of, if so."""
+    bad = int((~np.isfinite(curve.drop[:, keep])).any(axis=1).sum())
+    if bad:
+        return f"{bad} of {len(curve.drop)} items of {curve.family} have effects that are not finite"
+    if len(curve.drop) < 2:
+        return f"{curve.family} has one item, which tells nothing of the spread"
+    if found.total_in_errors < ENOUGH:
+        return f"{curve.family} has no total effect to share out (under {ENOUGH:g} standard errors)"
+    return None
 
 
 def _statement(names: Sequence[str], counts: Sequence[int], difference: float, low: float, high: float) -> str:

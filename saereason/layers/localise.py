@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from saereason.executors import WorkUnit, inline, work_unit
+from saereason.hooks import check_layers
 from saereason.metrics import Metric
 from saereason.model import Model
 from saereason.runs import Run
@@ -70,8 +71,14 @@ def localise(
     layers: Sequence[int] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Curve]:
-    """The curve of every family. One work unit a family and layer: what the run holds is not computed again."""
+    """The curve of every family. One work unit a family and layer: what the run holds is not computed again.
+
+    Raises ValueError for layers that are not there, or are there twice.
+    """
     layers = tuple(layers if layers is not None else range(model.n_layers))
+    check_layers(model, layers)
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"layers are {list(layers)}; give at least one, each once.")
     total = len(families) * (len(layers) + 1)
     curves = []
     for n, family in enumerate(families):

@@ -54,8 +54,9 @@ def search(
     Columns: `difference` (mean over pairs of activation on less off), `studentised` (that over its standard error,
     what to rank by), `mean_on`, `mean_off`, `rate_on`, `rate_off` (share of prompts on which the feature is active).
     With `block`, the differences are also written there, `[pairs, features]` in the table's order, for rank scores
-    and resampling (`add_max_t`).
+    and resampling (`add_max_t`). Raises ValueError for examples that are not pairs with one scored token a prompt.
     """
+    _check(saes, examples)
     check_saes(model, saes)
     layers = sorted(saes)
     widths = [len(saes[layer].W_dec) for layer in layers]
@@ -90,9 +91,27 @@ def _memory(block: Path | None, shape: tuple[int, int]) -> Iterator[np.ndarray |
 
 
 def add_max_t(table: FeatureTable, block: Path, *, n_permutations: int = 1000, seed: int = 0) -> FeatureTable:
-    """Add `p_max_t`: two-sided p adjusted for the whole family of features by sign flips within pairs."""
+    """Add `p_max_t`: two-sided p adjusted for the whole family of features by sign flips within pairs.
+
+    Raises ValueError for a table in another order than the block's, such as a sorted one.
+    """
+    if (np.lexsort((table["index"], table["layer"])) != np.arange(len(table))).any():
+        raise ValueError(
+            "the table is not in the order of its features, which is the block's; give it as `search` did."
+        )
     differences = np.load(block, mmap_mode="r")
+    if differences.shape[1] != len(table):
+        raise ValueError(f"{block} has {differences.shape[1]} features and the table {len(table)}; give its own table.")
     return table.with_column("p_max_t", max_t(differences, n_permutations=n_permutations, seed=seed))
+
+
+def _check(saes: Mapping[int, SAE], examples: Examples) -> None:
+    if not saes:
+        raise ValueError("there are no SAEs to search; give at least one layer's.")
+    on, group = examples.label[examples.valid], examples.group
+    one = (examples.valid.sum(-1) == 1).all() and len(group) % 2 == 0
+    if not (one and (group[::2] == group[1::2]).all() and (on[::2] != on[1::2]).all() and len(group)):
+        raise ValueError("examples must be pairs of rows, one on and one off, with one scored token each.")
 
 
 def _paired(acts: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What an intervention changes: frozen values, each with the positions it acts on (methods.md §2)."""
+"""What an intervention changes: frozen values, each with the positions it acts on."""
 
 import math
 from collections.abc import Mapping, Sequence

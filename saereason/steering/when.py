@@ -75,6 +75,6 @@ def parse_when(text: str) -> When:
     if text in NAMED:
         return NAMED[text]
     first, _, last = text.removeprefix("steps:").partition("-")
-    if text.startswith("steps:") and first.isdigit() and last.isdigit():
+    if text.startswith("steps:") and first.isdecimal() and last.isdecimal():
         return Steps(int(first), int(last))
     raise ValueError(f"{text!r} is not a when; choose from {sorted(NAMED)} or write steps:2-5.")

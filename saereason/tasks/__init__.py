@@ -4,6 +4,7 @@ from .arithmetic import Problem, Step, problems, split_of
 from .facts import RELATIONS, country_facts
 from .grading import Outcome, grade
 from .prompts import COT, DIRECT, ask
+from .splits import confirmation_task, discovery_task, split_task
 from .task import Item, Task, load_task, word_problems
 from .templates import HELD_OUT, TAUGHT, Template
 
@@ -20,10 +21,13 @@ __all__ = [
     "Task",
     "Template",
     "ask",
+    "confirmation_task",
     "country_facts",
+    "discovery_task",
     "grade",
     "load_task",
     "problems",
     "split_of",
+    "split_task",
     "word_problems",
 ]

@@ -18,7 +18,9 @@ Split = Literal["train", "discovery", "confirmation"]
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 NAMES = ("Tom", "Anna", "Ben", "Maria", "Sam", "Lucy", "Omar", "Nina", "Paul", "Ivy", "Leo", "Rosa")
 THINGS = ("apples", "books", "coins", "marbles", "pens", "shells", "stamps", "cards", "beads", "stones")
-LARGEST_RESULT = 400
+LARGEST_RESULT = 99
+MOST_DRAWS, MOST_REPEATS = 20_000, 10_000
+"""Draws for one problem, and problems drawn again in a row, after which the templates count as exhausted."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,26 @@ def split_of(template: str, numbers: Sequence[int]) -> Split:
 
 
 def problems(n: int, *, seed: int, split: Split, templates: Sequence[Template] = TAUGHT) -> tuple[Problem, ...]:
-    """`n` different problems of one split, templates in turn; the same seed draws the same problems."""
+    """`n` different problems of one split, templates in turn; the same seed draws the same problems.
+
+    Raises ValueError for templates that do not yield as many.
+    """
+    if n < 0:
+        raise ValueError(f"{n} problems were asked for; give a number from 0.")
     found: dict[tuple[str, tuple[int, ...]], Problem] = {}
-    rng = random.Random(f"{seed} {split}")
+    rng, repeats = random.Random(f"{seed} {split}"), 0
     for template in _in_turn(templates):
         if len(found) == n:
             break
         problem = _draw(template, rng, split)
-        found.setdefault((problem.template, problem.numbers), problem)
+        key = (problem.template, problem.numbers)
+        repeats = repeats + 1 if key in found else 0
+        if repeats == MOST_REPEATS:
+            raise ValueError(
+                f"the templates yield about {len(found)} different problems for {split} and {n} were asked for; "
+                "ask for fewer, or give more templates."
+            )
+        found.setdefault(key, problem)
     return tuple(found.values())
 
 
@@ -91,7 +105,7 @@ def _in_turn(templates: Sequence[Template]) -> Iterator[Template]:
 
 
 def _draw(template: Template, rng: random.Random, split: Split) -> Problem:
-    while True:
+    for _ in range(MOST_DRAWS):
         numbers = {x: rng.randint(2, 9 if x in template.small else 99) for x in template.letters}
         if split_of(template.key, list(numbers.values())) != split:
             continue
@@ -100,6 +114,10 @@ def _draw(template: Template, rng: random.Random, split: Split) -> Problem:
             name, other = rng.sample(NAMES, 2)
             question = template.story.format(name=name, other=other, things=rng.choice(THINGS), **numbers)
             return Problem(template.key, tuple(numbers.values()), question, steps)
+    raise ValueError(
+        f"the template {template.key} gave no problem for {split} in {MOST_DRAWS:,} draws; every result must be from 2 "
+        f"to {LARGEST_RESULT}, and some numbers must fall into that split."
+    )
 
 
 def _work(template: Template, numbers: dict[str, int]) -> tuple[Step, ...]:

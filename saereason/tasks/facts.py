@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from .grading import contains
 from .task import Item, Task
 
 RELATIONS = {
@@ -20,7 +21,7 @@ RELATIONS = {
 
 
 def country_facts(relation: str = "capital") -> Task:
-    """Every country of which the relation is known, in alphabetical order.
+    """Every country of which the relation is known and has one answer, in alphabetical order.
 
     The gold solution states the fact in a sentence; the answer within it is what is worth scoring.
     """
@@ -44,12 +45,16 @@ def _facts(relation: str) -> Iterator[tuple[str, str]]:
             "continent": record.get("region"),
             "demonym": record.get("demonym"),
         }[relation]
-        if isinstance(value, str) and value.strip() and value not in record["name"]:
-            yield record["name"], value.strip()
+        if isinstance(value, str) and value.strip() and not set(value) & set("/,"):  # no lists
+            country, answer = record["name"], value.strip()
+            if answer not in country and not contains(country, answer):
+                yield country, answer
 
 
 @cache
 def _countries() -> tuple[dict[str, Any], ...]:
     folder = files("countryinfo") / "data"
-    records = [json.loads(file.read_text(encoding="utf8")) for file in folder.iterdir() if file.name.endswith(".json")]
-    return tuple(sorted((r for r in records if r.get("name")), key=lambda record: record["name"]))
+    paths = sorted((file for file in folder.iterdir() if file.name.endswith(".json")), key=lambda file: file.name)
+    records = [json.loads(file.read_text(encoding="utf8")) for file in paths]
+    named = {record["name"]: record for record in records if record.get("name")}  # one country has two files
+    return tuple(named[name] for name in sorted(named))

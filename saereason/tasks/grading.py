@@ -3,10 +3,11 @@
 import re
 import unicodedata
 from collections.abc import Sequence
+from decimal import Decimal
 from enum import StrEnum
 
-NUMBER = r"[-+]?\d[\d,]*(?:\.\d+)?"
-STATED = re.compile(rf"(?:answer is|answer:|####|\\boxed\{{)\s*:?\s*\$?({NUMBER})", re.IGNORECASE)
+NUMBER = r"(?:(?<!\w)[-+−])?(?:\d[\d,]*(?:\.\d+)?|(?<!\w)\.\d+)"
+STATED = re.compile(rf"(?:answer is|answer:|####|\\boxed\{{)[\s:*$€£\\]*({NUMBER})", re.IGNORECASE)
 FEWEST_REPEATS, SHORTEST_LOOP = 3, 12
 
 
@@ -24,17 +25,17 @@ def grade(text: str, answer: str, *, finished: bool = True, tokens: Sequence[int
     """Grade one answer, a number or a short string.
 
     A number is the last one stated as the answer ("The answer is 12", "#### 12", `\\boxed{12}`), else the last one in a
-    finished text. A string must be there as whole words, whatever the case and accents. An unfinished text that
-    states no answer is looping where `tokens` end in a cycle, else truncated.
+    finished text. A string must be there as whole words, whatever the case and accents, in an unfinished text too.
+    Any other unfinished text is looping where `tokens` end in a cycle, else truncated.
     """
     numeric = is_number(answer)
+    if not numeric and contains(text, answer):
+        return Outcome.RIGHT
     stated = STATED.findall(text) if numeric else []
     if not finished and not stated:
         return Outcome.LOOPING if is_looping(tokens) else Outcome.TRUNCATED
     if not numeric:
-        if not text.strip():
-            return Outcome.UNPARSABLE
-        return Outcome.RIGHT if contains(text, answer) else Outcome.WRONG
+        return Outcome.WRONG if text.strip() else Outcome.UNPARSABLE
     numbers = stated or re.findall(NUMBER, text)
     if not numbers:
         return Outcome.UNPARSABLE
@@ -58,7 +59,8 @@ def is_looping(tokens: Sequence[int]) -> bool:
 
 def contains(text: str, answer: str) -> bool:
     """True if the answer stands in the text as whole words, whatever the case, accents and punctuation."""
-    return f" {_plain(answer)} " in f" {_plain(text)} "
+    words = _plain(answer)
+    return bool(words) and f" {words} " in f" {_plain(text)} "
 
 
 def _plain(text: str) -> str:
@@ -67,5 +69,5 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", kept))
 
 
-def _value(number: str) -> float:
-    return float(number.replace(",", "").rstrip("."))
+def _value(number: str) -> Decimal:
+    return Decimal(number.replace(",", "").replace("−", "-"))

@@ -69,28 +69,35 @@ def word_problems(problems: tuple[Problem, ...], *, name: str = "word problems")
 def load_task(path: str | Path, *, direct: str = DIRECT, cot: str = COT) -> Task:
     """A task from JSON lines with `question` and `answer`.
 
-    Raises ValueError, naming the line, for anything else.
+    Raises ValueError, naming the line, for anything else, and for a question that is there twice.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no task file at {path}; give a JSONL file with a question and an answer in each row.")
-    items = []
-    for n, line in enumerate(path.read_text(encoding="utf8").splitlines(), 1):
-        if line.strip():
-            items.append(_item(line, f"{path}, line {n}", str(n)))
-    if len({item.question for item in items}) < len(items):
-        raise ValueError(f"{path} asks a question twice; each must be there once, or splits would share it.")
+    lines = enumerate(path.read_bytes().split(b"\n"), 1)
+    items = [_item(line, f"{path}, line {n}", str(n)) for n, line in lines if line.strip()]
+    if not items:
+        raise ValueError(f"{path} is empty; give a question and an answer in each row.")
+    first: dict[str, str] = {}
+    for item in items:
+        if first.setdefault(item.question, item.id) != item.id:
+            raise ValueError(
+                f"{path}, line {item.id} asks the question of line {first[item.question]} again; each must be there "
+                "once, or splits would share it."
+            )
     return Task(path.stem, "reasoning", tuple(items), direct, cot)
 
 
-def _item(line: str, where: str, id_: str) -> Item:
+def _item(line: bytes, where: str, id_: str) -> Item:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is not JSON ({error.msg}); each line must be one object.") from error
+    except ValueError as error:  # text that is not UTF-8 too
+        raise ValueError(f"{where} is not JSON ({error}); each line must be one object.") from error
     if not isinstance(row, dict) or not {"question", "answer"} <= set(row):
         raise ValueError(f"{where} lacks a question or an answer; each row needs both.")
-    question, answer = str(row["question"]).strip(), _final(str(row["answer"]))
+    if not isinstance(row["question"], str) or isinstance(row["answer"], bool | dict | list | None):
+        raise ValueError(f"{where} has a question or an answer that is not text; an answer may be a number too.")
+    question, answer = row["question"].strip(), _final(str(row["answer"]))
     if not question or not answer:
         raise ValueError(f"{where} has an empty question or answer; fill it in or take the row out.")
     return Item(id_, question, answer)

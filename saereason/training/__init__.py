@@ -1,6 +1,16 @@
 """Training SAEs: texts, activations, the step, the loop."""
 
-from .texts import mixed, plain_rows, plain_texts, problem_rows
+from .texts import default_rows, mixed, plain_rows, plain_texts, problem_rows, split_rows, text_rows
 from .train import Log, train_saes
 
-__all__ = ["Log", "mixed", "plain_rows", "plain_texts", "problem_rows", "train_saes"]
+__all__ = [
+    "Log",
+    "default_rows",
+    "mixed",
+    "plain_rows",
+    "plain_texts",
+    "problem_rows",
+    "split_rows",
+    "text_rows",
+    "train_saes",
+]

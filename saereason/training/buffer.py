@@ -52,6 +52,7 @@ class ShuffleBuffer:
         self._held = {layer: torch.empty(capacity, d_model, dtype=dtype, device=device) for layer in layers}
         self._capacity, self._size = capacity, 0
         self._left: Acts | None = None
+        self._spent = False
         self._order = torch.empty(0, dtype=torch.long)
         self._fill()
 
@@ -61,10 +62,13 @@ class ShuffleBuffer:
         return {layer: held[: self._size] for layer, held in self._held.items()}
 
     def batches(self) -> Iterator[Acts]:
-        """Random batches until the stream is spent; half of the buffer is renewed at a time."""
+        """Random batches until the stream is spent; half of the buffer is renewed at a time.
+
+        Every activation is handed out once, but for those that are left over when a batch can no longer be filled.
+        """
         while self._size >= self._batch_size:
             order = torch.randperm(self._size, generator=self._generator)
-            spent = self._left is None
+            spent = self._spent
             n_batches = max(1, (self._size if spent else self._size // 2) // self._batch_size)
             for n in range(n_batches):
                 chosen = order[n * self._batch_size : (n + 1) * self._batch_size]
@@ -83,6 +87,7 @@ class ShuffleBuffer:
             part = self._left if self._left is not None else next(self._stream, None)
             self._left = None
             if part is None:
+                self._spent = True
                 return
             n = len(next(iter(part.values())))
             taken = min(n, self._capacity - self._size)

@@ -48,5 +48,5 @@ def _auxiliary(sae: Any, pre_acts: Tensor, rows: Tensor, error: Tensor, dead: Te
     k = min(error.shape[-1] // 2, n_dead)
     scale = min(n_dead / (error.shape[-1] // 2), 1.0)
     values, index = pre_acts.masked_fill(~dead, float("-inf")).topk(k, dim=-1, sorted=False)
-    recovered = embedding_bag(index, rows, per_sample_weights=values.float().relu(), mode="sum")
+    recovered = embedding_bag(index, rows, per_sample_weights=values.float(), mode="sum")  # below 0 too
     return sae.cfg.aux_loss_coefficient * scale * (recovered - error).square().sum(-1).mean()

@@ -46,7 +46,7 @@ def train_saes(
     records the model's hash. Raises ValueError for a bad layer, width or k, or too few tokens.
     """
     check_layers(model, layers)
-    _check(rows, layers, d_sae, k, batch_size)
+    _check(rows, layers, d_sae, k, batch_size, buffer_tokens)
     generator = torch.Generator().manual_seed(seed)
     dtype = torch.bfloat16 if fast_dtype(model.device) == torch.bfloat16 else torch.float32
     buffer = ShuffleBuffer(
@@ -62,7 +62,7 @@ def train_saes(
     trainees = {
         layer: _Trainee.start(model, layer, x, d_sae=d_sae, k=k, lr=lr, seed=seed) for layer, x in buffer.sample.items()
     }
-    n_tokens = sum(len(row) - 1 for row in rows)
+    n_tokens = sum(max(0, len(row) - 1) for row in rows)
     n_steps, done = max(1, n_tokens // batch_size), 0
     for batch in buffer.batches():
         for layer, trainee in trainees.items():
@@ -137,12 +137,16 @@ def _rate(lr: float, step: int, n_steps: int) -> float:
     return lr * min(1.0, (share + 1 / n_steps) / 0.05, max(0.01, (1 - share) / 0.30))
 
 
-def _check(rows: Sequence[Sequence[int]], layers: Sequence[int], d_sae: int, k: int, batch_size: int) -> None:
+def _check(
+    rows: Sequence[Sequence[int]], layers: Sequence[int], d_sae: int, k: int, batch_size: int, buffer_tokens: int
+) -> None:
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"layers are {list(layers)}; give at least one, each once.")
     if not 0 < k <= d_sae:
         raise ValueError(f"k is {k} and d_sae {d_sae}; k must be from 1 to d_sae.")
-    n_tokens = sum(len(row) - 1 for row in rows)
+    n_tokens = sum(max(0, len(row) - 1) for row in rows)
+    if not 0 < batch_size <= buffer_tokens:
+        raise ValueError(f"batch_size is {batch_size} and buffer_tokens {buffer_tokens}; the buffer must hold a batch.")
     if n_tokens < batch_size:
         raise ValueError(f"the texts have {n_tokens} tokens and one batch needs {batch_size}; give more text.")
 

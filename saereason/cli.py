@@ -1,0 +1,271 @@
+"""The command line: a thin layer of calls; whatever is heavy is imported by the command that needs it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which SAE features does a language model use when it reasons, at which layers, and can you switch them?",
+)
+out = Console()
+
+ModelName = Annotated[str, typer.Option("--model", help="smollm2-135m, a hub name, a local folder or a GGUF file.")]
+Adapter = Annotated[str | None, typer.Option(help="A PEFT folder to merge, or `taught`, the one that ships.")]
+Gguf = Annotated[Path | None, typer.Option(help="A GGUF file with the weights.")]
+Layers = Annotated[str, typer.Option(help="Layers, such as 10,14,18.")]
+Saes = Annotated[Path, typer.Option(help="Folder of SAEs, such as runs/demo/saes.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+TaskFile = Annotated[Path | None, typer.Option("--task", help="JSON lines with question and answer.")]
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Bad input ends in one sentence and exit code 2; what is a bug keeps its traceback."""
+    from saereason.steering import SilentEditError
+
+    try:
+        yield
+    except (ValueError, SilentEditError) as error:
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; run the same command again to go on from here.")
+        raise typer.Exit(130) from None
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"layers are {text!r}; write numbers with commas between, such as 10,14,18.") from error
+
+
+def _show(header: tuple[str, ...], rows: list[tuple[Any, ...]], title: str) -> None:
+    table = Table(title=title, title_justify="left")
+    for n, name in enumerate(header):
+        table.add_column(name, justify="left" if n == 0 else "right")
+    for row in rows:
+        table.add_row(*map(str, row))
+    out.print(table)
+
+
+@app.command()
+def demo(
+    model: ModelName = "smollm2-135m",
+    gguf: Gguf = None,
+    adapter: Adapter = None,
+    task: TaskFile = None,
+    direct: Annotated[str | None, typer.Option(help="Instruction of the direct prompt.")] = None,
+    cot: Annotated[str | None, typer.Option(help="Instruction of the CoT prompt.")] = None,
+    layers: Layers | None = None,
+    seed: int = 0,
+    quick: Annotated[bool, typer.Option(help="Small sizes: a look at how it works, not at what it finds.")] = False,
+    folder: Out = Path("runs/demo"),
+) -> None:
+    """The whole story: train SAEs, find a reasoning feature, switch it, doubt it, and plot the layers."""
+    with _plain_errors():
+        from saereason.demo import Settings, run_demo
+        from saereason.demo.settings import QUICK, Sizes
+
+        own = model != "smollm2-135m" or gguf is not None or task is not None
+        default = Settings()
+        settings = Settings(
+            out=folder,
+            model=model,
+            gguf=gguf,
+            adapter=adapter or (None if own else "taught"),
+            task=task,
+            direct=direct or default.direct,
+            cot=cot or default.cot,
+            layers=_layers(layers) if layers else default.layers,
+            seed=seed,
+            sizes=QUICK if quick else Sizes(),
+        )
+        result = run_demo(settings, command=sys.argv)
+        _show(result.header, result.rows, f"{result.summary['n']} confirmation problems")
+        for sentence in result.summary["words"]:
+            out.print(f"- {sentence}", markup=False, highlight=False)
+        out.print(f"{folder / 'summary.json'}\n{folder / 'report.html'}", highlight=False)
+
+
+@app.command()
+def teach(
+    folder: Out = Path("runs/taught"),
+    model: ModelName = "smollm2-135m",
+    problems: Annotated[int, typer.Option(help="Training problems, each seen once.")] = 11_200,
+    seed: int = 0,
+) -> None:
+    """Train a LoRA adapter that works in steps on one instruction and answers directly on another, and examine it."""
+    with _plain_errors():
+        from saereason.mechanisms.exam import write_card
+        from saereason.mechanisms.teach import Recipe
+        from saereason.mechanisms.teach import teach as train_adapter
+        from saereason.model import load_model
+        from saereason.progress import steps
+
+        with steps() as bars:
+            if not (folder / "recipe.json").is_file():
+                pupil = load_model(model)
+                with bars.step("teach") as show:
+                    recipe = Recipe(n_problems=problems, seed=seed)
+                    train_adapter(pupil, folder, recipe=recipe, progress=lambda done, total, loss: show(done, total))
+            with bars.step("examine") as show:
+                card = write_card(folder, load_model(model), load_model(model, adapter=folder), progress=show)
+        out.print_json(data=card)
+
+
+@app.command()
+def train(
+    layers: Layers,
+    model: ModelName = "smollm2-135m",
+    gguf: Gguf = None,
+    adapter: Adapter = None,
+    text: Annotated[Path | None, typer.Option(help="A text file; without it, problem texts and plain English.")] = None,
+    d_sae: int = 4608,
+    k: int = 32,
+    seed: int = 0,
+    folder: Out = Path("runs/saes"),
+) -> None:
+    """Train Top-K SAEs on some layers from one forward pass, and say how good they are."""
+    with _plain_errors():
+        from saereason.model import load_model
+        from saereason.progress import steps
+        from saereason.quality import evaluate_saes
+        from saereason.saes import save_saes
+        from saereason.training import default_rows, split_rows, text_rows, train_saes
+
+        lm = load_model(model, adapter=adapter, gguf=gguf)
+        rows = text_rows(lm, text) if text else default_rows(lm, seed=seed)
+        train_on, held_out = split_rows(rows)
+        with steps() as bars:
+            with bars.step("train SAEs") as show:
+                saes = train_saes(
+                    lm,
+                    train_on,
+                    _layers(layers),
+                    d_sae=d_sae,
+                    k=k,
+                    seed=seed,
+                    progress=lambda log: show(log.tokens, log.n_tokens),
+                )
+            with bars.step("evaluate SAEs") as show:
+                found = evaluate_saes(lm, saes, held_out, progress=show)
+        save_saes(saes, folder)
+        rows_shown = [
+            (q.layer, f"{q.explained_variance:.3f}", f"{q.l0:.1f}", f"{q.dead:.3f}", f"{q.loss_recovered:.3f}")
+            for q in found
+        ]
+        _show(("layer", "explained variance", "L0", "dead share", "loss recovered"), rows_shown, str(folder))
+
+
+@app.command()
+def search(
+    saes: Saes,
+    model: ModelName = "smollm2-135m",
+    gguf: Gguf = None,
+    adapter: Adapter = None,
+    task: TaskFile = None,
+    direct: str | None = None,
+    cot: str | None = None,
+    n: Annotated[int, typer.Option(help="Problems to search on.")] = 96,
+    top: int = 15,
+    folder: Annotated[Path | None, typer.Option("--out", help="Where to write the whole table as Parquet.")] = None,
+) -> None:
+    """Rank every feature by its paired difference between the CoT and the direct prompt of the same problem."""
+    with _plain_errors():
+        from saereason.examples import Examples
+        from saereason.model import load_model
+        from saereason.progress import steps
+        from saereason.saes import load_saes
+        from saereason.search import search as score
+        from saereason.tasks import discovery_task
+
+        lm, loaded = load_model(model, adapter=adapter, gguf=gguf), load_saes(saes)
+        problems = discovery_task(task, n=n, direct=direct, cot=cot)
+        pairs = Examples.pair(lm, problems.prompts(lm, problems.cot), problems.prompts(lm, problems.direct))
+        with steps() as bars, bars.step("search all features") as show:
+            table = score(lm, loaded, pairs, progress=show)
+        if folder is not None:
+            table.save(folder)
+        best = table.top(top, "studentised")
+        columns = ("difference", "studentised", "mean_on", "mean_off", "rate_on", "rate_off")
+        rows = [(f, *(f"{best[c][i]:.3f}" for c in columns)) for i, f in enumerate(best)]
+        _show(("feature", *columns), rows, f"{len(table)} features, {len(problems)} pairs of prompts")
+
+
+@app.command()
+def steer(
+    prompt: str,
+    saes: Saes,
+    feature: Annotated[str, typer.Option(help="Such as L19/3374.")],
+    add: Annotated[float | None, typer.Option(help="Add this much of the feature.")] = None,
+    clamp: Annotated[float | None, typer.Option(help="Hold the feature at this value; 0 ablates.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Multiply the feature by this.")] = None,
+    when: Annotated[
+        str, typer.Option(help="everywhere, prompt, last-prompt-token, generated or steps:2-5.")
+    ] = "everywhere",
+    model: ModelName = "smollm2-135m",
+    gguf: Gguf = None,
+    adapter: Adapter = None,
+    system: str | None = None,
+    raw: Annotated[bool, typer.Option(help="No chat format.")] = False,
+    tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
+) -> None:
+    """Answer a prompt as the model stands and with one feature changed, with a receipt of what the change did."""
+    with _plain_errors():
+        from saereason.features import Feature
+        from saereason.generate import generate
+        from saereason.model import load_model
+        from saereason.saes import load_saes
+        from saereason.steering import Add, Clamp, Scale, parse_when, steered
+
+        kinds: dict[Callable[..., Any], float | None] = {Add: add, Clamp: clamp, Scale: scale}
+        given = {kind: size for kind, size in kinds.items() if size is not None}
+        if len(given) != 1:
+            raise ValueError(f"{len(given)} of --add, --clamp and --scale were given; give one.")
+        [(kind, size)] = given.items()
+        edit = kind(Feature.parse(feature), size, parse_when(when))
+        lm = load_model(model, adapter=adapter, gguf=gguf)
+        loaded = load_saes(saes)
+        rendered = lm.render(prompt, system, False if raw else None)
+        clean = generate(lm, [rendered], max_new_tokens=tokens)
+        with steered(lm, loaded, edit):
+            changed = generate(lm, [rendered], max_new_tokens=tokens)
+        for name, text in (("clean", clean.texts[0]), ("steered", changed.texts[0]), ("receipt", str(changed.receipt))):
+            out.rule(name, align="left")
+            out.print(text, markup=False, highlight=False)
+
+
+@app.command(name="layers")
+def layers_command(
+    model: ModelName = "smollm2-135m",
+    gguf: Gguf = None,
+    adapter: Adapter = None,
+    task: TaskFile = None,
+    folder: Out = Path("runs/layers"),
+    seed: int = 0,
+) -> None:
+    """Skip every layer in turn and plot what it costs reasoning, knowledge and plain text."""
+    with _plain_errors():
+        from saereason.demo import Settings, run_layers
+        from saereason.plots import plot_layers
+        from saereason.report import Figure, Page, Text, write_report
+
+        settings = Settings(out=folder, model=model, gguf=gguf, adapter=adapter, task=task, seed=seed)
+        curves, finding = run_layers(settings)
+        out.print(finding.statement, highlight=False)
+        page = Page(
+            f"Layers of {model}",
+            finding.statement,
+            (Figure("What skipping a layer costs", plot_layers(curves)), Text("Finding", (finding.statement,))),
+        )
+        out.print(write_report(folder, page))

@@ -1,0 +1,69 @@
+"""What a model answers to a task under an instruction and interventions, graded item by item."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from saereason.generate import generate
+from saereason.model import Model
+from saereason.saes import SAE
+from saereason.stats import Estimate, wilson
+from saereason.steering import Intervention, steered
+from saereason.tasks import Outcome, Task, grade
+
+
+def answers(
+    model: Model,
+    saes: Mapping[int, SAE] | None,
+    task: Task,
+    *,
+    instruction: str | None,
+    interventions: Sequence[Intervention] = (),
+    forced: Sequence[Sequence[int]] | None = None,
+    max_new_tokens: int = 96,
+    batch_size: int = 50,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Greedy answers, a row an item: `item`, `text`, `outcome`, `n_tokens`, `first_token`, and of the edits `firings`
+    (all rows together) and `relative_size`.
+    """
+    with steered(model, saes, *interventions):
+        written = generate(
+            model,
+            task.prompts(model, instruction),
+            max_new_tokens=max_new_tokens,
+            forced=forced,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    sizes = [edit.relative_size for edit in written.receipt.edits]
+    return [
+        {
+            "item": item.id,
+            "text": text,
+            "outcome": grade(text, item.answer, finished=finished, tokens=tokens).value,
+            "n_tokens": len(tokens),
+            "first_token": tokens[0] if tokens else -1,
+            "firings": written.receipt.firings,
+            "relative_size": max(sizes, default=0.0),
+        }
+        for item, text, tokens, finished in zip(
+            task.items, written.texts, written.tokens, written.finished, strict=True
+        )
+    ]
+
+
+def right(table: Any) -> np.ndarray:
+    """Which rows of an answer table are right, as booleans."""
+    return (table["outcome"] == Outcome.RIGHT.value).to_numpy()
+
+
+def accuracy(table: Any) -> Estimate:
+    """Share of right answers with its Wilson interval; every other outcome counts against it."""
+    return wilson(int(right(table).sum()), len(table))
+
+
+def share_of(table: Any, *outcomes: Outcome) -> float:
+    """Share of rows with one of some outcomes."""
+    return float(table["outcome"].isin([outcome.value for outcome in outcomes]).mean())

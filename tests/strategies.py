@@ -1,0 +1,89 @@
+"""What the property tests draw, and how they look at a model."""
+
+import string
+from contextlib import nullcontext
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+
+from saereason import hooks
+from saereason.features import Feature
+from saereason.model import pad
+from saereason.steering import (
+    Add,
+    AddVector,
+    Clamp,
+    Everywhere,
+    Generated,
+    LastPromptToken,
+    Prompt,
+    Scale,
+    ScaleBlock,
+    Steps,
+)
+
+PAIRS = [("llama", "standard"), ("qwen2", "jumprelu"), ("gemma3", "topk")]
+"""Every family and every architecture once; the tests that need all nine pairs ask for them."""
+
+WHENS = [Everywhere(), Prompt(), LastPromptToken(), Generated(), Steps(0, 3)]
+every_when = pytest.mark.parametrize("when", WHENS, ids=lambda when: type(when).__name__)
+
+layers = st.integers(0, 3)
+features = st.builds(Feature, layers, st.integers(0, 95))
+amounts = st.floats(-20, 20, width=32)
+sides = st.sampled_from(["left", "right"])
+temperatures = st.sampled_from([0.0, 1.0])
+texts = st.lists(st.text(string.ascii_letters + " .?", min_size=1, max_size=40), min_size=2, max_size=4)
+
+
+def few(examples):
+    """The same few examples every time, and no shrinking: it would cost minutes and find no shorter tensor."""
+    return settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@st.composite
+def edits(draw, when):
+    """One to three interventions of different kinds."""
+    found = [
+        draw(st.sampled_from([Add, Clamp]))(Feature(draw(layers), draw(st.integers(0, 79))), draw(amounts), when),
+        Scale(Feature(draw(layers), draw(st.integers(80, 95))), draw(st.floats(-2, 3)), when),
+        ScaleBlock(draw(layers), draw(st.floats(0, 1.5)), when),
+        AddVector(draw(layers), torch.linspace(-1, 1, 32), draw(amounts), when),
+    ]
+    return draw(st.lists(st.sampled_from(found), min_size=1, max_size=3, unique_by=type))
+
+
+def doubled(model, prompts):
+    """Rows of token ids and the lengths of their prompts: each text twice, the second time as the answer."""
+    rows = [model.encode(prompt) for prompt in prompts]
+    return [row * 2 for row in rows], [len(row) for row in rows]
+
+
+def logits_of(model, rows, lengths=None, *, side="left"):
+    """Logits of every token that is not padding, one tensor a row; the first `lengths[row]` tokens are its prompt."""
+    batch = pad(rows, pad_token=0, side=side)
+    with hooks.prompts(torch.tensor(lengths)) if lengths else nullcontext(), torch.no_grad():
+        logits = hooks.run(model, batch, use_cache=False).logits
+    return [each[mask] for each, mask in zip(logits, batch.mask, strict=True)]
+
+
+def same_bits(one, other):
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def assert_close(one, other):
+    for a, b in zip(one, other, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=0)
+
+
+def n_hooks(model):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.hf.modules())

@@ -1,0 +1,105 @@
+"""The command line: bad input ends in one sentence and a non-zero exit code."""
+
+import pytest
+from conftest import tiny_model, tiny_sae
+from typer.testing import CliRunner
+
+from saereason.cli import app
+from saereason.saes import save_saes
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A tiny model and its SAEs on disk."""
+    path = tmp_path_factory.mktemp("cli")
+    model = tiny_model()
+    model.hf.save_pretrained(path / "model")
+    model.tokenizer.save_pretrained(path / "model")
+    save_saes({layer: tiny_sae("topk", layer) for layer in (1, 2)}, path / "saes")
+    save_saes({1: tiny_sae("topk", 1, d_in=16)}, path / "narrow")
+    (path / "features.pt").write_bytes(b"pickle")
+    return path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def steer(folder, *options, model="model", saes="saes", prompt="2 + 2 ="):
+    where = folder / model if (folder / model).exists() else model
+    return run("steer", "--model", where, "--saes", folder / saes, "--tokens", 6, *options, prompt)
+
+
+def test_steer_prints_both_answers_and_the_receipt(folder):
+    result = steer(folder, "--feature", "L1/3", "--add", 5, "--when", "last-prompt-token")
+    assert result.exit_code == 0, result.output
+    assert "clean" in result.output and "steered" in result.output
+    assert "Add(L1/3, 5): 1 firings" in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--feature", "L1/3"], "0 of --add, --clamp and --scale were given"),
+        (["--feature", "L1/3", "--add", 1, "--clamp", 1], "2 of --add"),
+        (["--feature", "L1/3", "--add", "nan"], "coefficient is nan"),
+        (["--feature", "L3/3", "--add", 1], "no SAE at layer 3; there are SAEs at layers [1, 2]"),
+        (["--feature", "L9/3", "--add", 1], "has no layer 9; its layers are 0 to 3"),
+        (["--feature", "L1/96", "--add", 1], "L1/96 is out of range"),
+        (["--feature", "layer one", "--add", 1], "is not a feature"),
+        (["--feature", "L1/3", "--add", 1, "--when", "often"], "is not a when"),
+        (["--feature", "L1/3", "--add", 1, "--when", "steps:90-99"], "never fired"),
+    ],
+)
+def test_bad_options_end_in_a_sentence(folder, options, sentence):
+    result = steer(folder, *options)
+    assert result.exit_code == 2
+    assert sentence in result.stderr and "Traceback" not in result.output
+    assert result.stderr.count("error:") == 1
+
+
+@pytest.mark.parametrize(
+    ("places", "sentence"),
+    [
+        ({"prompt": "  "}, "the prompt is empty"),
+        ({"prompt": "x" * 600}, "the model's context is 512"),
+        ({"saes": "nowhere"}, "no folder at"),
+        ({"saes": "narrow"}, "it belongs to another model"),
+        ({"saes": "features.pt"}, "is a pickle"),
+        ({"model": "no-such-model"}, "no model 'no-such-model'"),
+        ({"model": "weights.gguf"}, "no GGUF file at"),
+    ],
+)
+def test_bad_places_end_in_a_sentence(folder, places, sentence):
+    result = steer(folder, "--feature", "L1/3", "--add", 1, **places)
+    assert result.exit_code == 2
+    assert sentence in result.stderr and "Traceback" not in result.output
+
+
+def test_layers_that_do_not_exist_end_in_a_sentence(folder, tmp_path):
+    result = run("train", "--model", folder / "model", "--layers", "2,9", "--out", tmp_path / "saes")
+    assert result.exit_code == 2 and "has no layer 9" in result.stderr
+    result = run("train", "--model", folder / "model", "--layers", "two", "--out", tmp_path / "saes")
+    assert result.exit_code == 2 and "write numbers with commas" in result.stderr
+    assert not (tmp_path / "saes").exists()
+
+
+def test_search_prints_the_best_features(folder, tmp_path):
+    table = tmp_path / "features.parquet"
+    options = ["--model", folder / "model", "--saes", folder / "saes", "--n", 6, "--top", 3, "--out", table]
+    result = run("search", *options)
+    assert result.exit_code == 0, result.output
+    assert "192 features, 6 pairs" in result.output and table.is_file()
+
+
+def test_train_then_steer(folder, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"The number {n} comes after {n - 1} and before {n + 1}." for n in range(400)))
+    options = ["--layers", 1, "--text", text, "--d-sae", 64, "--k", 4, "--out", tmp_path / "saes"]
+    trained = run("train", "--model", folder / "model", *options)
+    assert trained.exit_code == 0, trained.output
+    assert "explained variance" in trained.output
+    result = run(
+        "steer", "--model", folder / "model", "--saes", tmp_path / "saes", "--feature", "L1/3", "--clamp", 2, "a"
+    )
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,56 @@
+"""What the pages in docs/ show is what the package does."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import saereason as sr
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+
+SMALLER = {
+    "problems(1600,": "problems(40,",
+    "plain_texts())": "plain_texts()[:10])",
+    "problems(64,": "problems(4,",
+    "problems(96,": "problems(8,",
+    "problems(20,": "problems(4,",
+    "max_new_tokens=96": "max_new_tokens=8",
+    ".take(20)": ".take(4)",
+}
+"""The quick start on less of everything."""
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_use_public_names(page):
+    trees = [ast.parse(block) for block in blocks(page)]
+    used = {
+        node.attr
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sr"
+    }
+    assert used <= set(sr.__all__)
+
+
+def test_every_public_name_is_in_the_api():
+    listed = re.findall(r"^\.\. auto\w+:: (\w+)$", (DOCS / "api.md").read_text(encoding="utf8"), re.MULTILINE)
+    assert sorted(listed) == sr.__all__
+
+
+@pytest.mark.slow
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["index", "quickstart"])
+def test_examples_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = "\n".join(blocks(DOCS / f"{name}.md"))
+    for shown, smaller in SMALLER.items():
+        assert name == "index" or shown in code
+        code = code.replace(shown, smaller)
+    exec(compile(code, f"{name}.md", "exec"), {"__name__": "docs"})

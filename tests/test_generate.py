@@ -1,0 +1,216 @@
+"""Generation: what is written, where it ends, and what is counted."""
+
+import copy
+from dataclasses import replace
+from threading import Thread
+
+import pytest
+import torch
+from conftest import tiny_model, tiny_sae
+
+from saereason import hooks
+from saereason.features import Feature
+from saereason.generate import GumbelMax, generate
+from saereason.model import pad
+from saereason.steering import Add, Everywhere, Generated, LastPromptToken, Steps, steered
+
+SAES = {1: tiny_sae("topk", 1)}
+EDIT = Add(Feature(1, 3), 5.0)
+
+
+def with_settings(model, **settings):
+    """The model with generation settings of its own."""
+    hf = copy.copy(model.hf)
+    hf.generation_config = copy.deepcopy(hf.generation_config)
+    hf.generation_config.update(**settings)
+    return replace(model, hf=hf)
+
+
+def by_hand(model, row, steps):
+    """Greedy continuation, one whole forward pass a token."""
+    row, start = list(row), len(row)
+    for _ in range(steps):
+        with torch.no_grad():
+            row.append(int(hooks.run(model, pad([row], pad_token=0), use_cache=False).logits[0, -1].argmax()))
+    return tuple(row[start:])
+
+
+def test_greedy_generation_is_argmax_token_by_token(any_model, prompts):
+    prompts = [*prompts, "A prompt that is much longer than the window of sixteen tokens."]
+    wrote = generate(any_model, prompts, max_new_tokens=8, batch_size=3)
+    for prompt, text, tokens, finished in zip(prompts, wrote.texts, wrote.tokens, wrote.finished, strict=True):
+        expected = by_hand(any_model, any_model.encode(prompt), 8)
+        assert tokens == (expected if 2 not in expected else expected[: expected.index(2)])
+        assert finished == (2 in expected)
+        assert text == any_model.decode(tokens)
+
+
+def test_the_settings_that_a_model_brings_do_not_apply(model, prompts):
+    opinionated = with_settings(
+        model, repetition_penalty=5.0, do_sample=True, temperature=9.0, top_k=2, num_beams=3, max_length=4,
+        no_repeat_ngram_size=1, suppress_tokens=list(range(50)), min_new_tokens=5,
+    )  # fmt: skip
+    for options in ({}, {"temperature": 0.7}):
+        plain = generate(model, prompts, max_new_tokens=12, **options)
+        assert generate(opinionated, prompts, max_new_tokens=12, **options).tokens == plain.tokens
+    assert opinionated.hf.generation_config.repetition_penalty == 5.0
+
+
+def test_rows_end_at_any_end_of_text_token(model, prompts):
+    endless = generate(model, prompts, max_new_tokens=12)
+    for ends in (endless.tokens[0][4], [endless.tokens[0][4], endless.tokens[1][2]]):
+        wrote = generate(with_settings(model, eos_token_id=ends), prompts, max_new_tokens=12)
+        for before, tokens, finished in zip(endless.tokens, wrote.tokens, wrote.finished, strict=True):
+            found = [n for n, token in enumerate(before) if token in (ends if isinstance(ends, list) else [ends])]
+            assert tokens == (before[: found[0]] if found else before)
+            assert finished == bool(found)
+    assert True in wrote.finished
+
+
+def test_a_model_without_an_end_of_text_token_writes_to_the_limit(prompts):
+    model = tiny_model()
+    model.tokenizer.eos_token = model.tokenizer.pad_token = None
+    model.hf.generation_config.eos_token_id = None
+    wrote = generate(model, prompts * 4, max_new_tokens=30, temperature=3.0)
+    assert [len(tokens) for tokens in wrote.tokens] == [30] * 16
+    assert any(0 in tokens for tokens in wrote.tokens)
+    assert not any(wrote.finished)
+
+
+def test_a_padding_token_that_the_model_writes_is_a_token_like_any(model, prompts):
+    with steered(model, SAES, replace(EDIT, coefficient=0.0, when=Generated())):
+        wrote = generate(model, prompts * 4, max_new_tokens=30, temperature=3.0)
+    assert any(0 in tokens[:-1] for tokens in wrote.tokens)
+    fed = [len(tokens) - (not end) for tokens, end in zip(wrote.tokens, wrote.finished, strict=True)]
+    assert wrote.receipt.firings == sum(fed)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_a_row_ends_after_its_first_stop_string(model, prompts, batch_size):
+    endless = generate(model, prompts, max_new_tokens=16)
+    stop = [endless.texts[0][3:5], endless.texts[0][9], endless.texts[2][6:9]]
+    with steered(model, SAES, replace(EDIT, coefficient=0.0, when=Generated())):
+        wrote = generate(model, prompts, max_new_tokens=16, stop=stop, batch_size=batch_size)
+    for before, text, finished in zip(endless.texts, wrote.texts, wrote.finished, strict=True):
+        ends = [before.index(each) + len(each) for each in stop if each in before]
+        assert text == (before[: min(ends)] if ends else before)
+        assert finished == bool(ends)
+    assert wrote.texts[0].endswith(stop[0])
+    assert wrote.receipt.firings == sum(len(tokens) - 1 for tokens in wrote.tokens)
+
+
+def test_a_stop_string_may_begin_in_the_opening_but_not_in_the_prompt(model):
+    [text] = generate(model, ["Hi\n"], max_new_tokens=8).texts
+    whole = generate(model, ["Hi\n"], max_new_tokens=8, stop=["\n" + text[0], "i\n" + text[:2]])
+    assert (whole.texts, whole.finished) == ((text,), (False,))
+    opening = [model.encode("ab")]
+    [text] = generate(model, ["Hi"], max_new_tokens=8, forced=opening).texts
+    assert text.startswith("ab")
+    for stop in (text[1:4], text[:3]):
+        wrote = generate(model, ["Hi"], max_new_tokens=8, forced=opening, stop=[stop])
+        assert (wrote.texts, wrote.finished) == ((text[: text.index(stop) + len(stop)],), (True,))
+    assert generate(model, ["Hi"], max_new_tokens=8, forced=opening, stop=["a", "ab"]).texts == (text,)
+
+
+def test_forced_openings_count_as_generated(any_model, prompts):
+    ids = [any_model.encode(prompt) for prompt in prompts]
+    forced = [[20, 21, 22], [], [30], [40, 41]]
+    for when, expected in {
+        LastPromptToken(): {len(row) - 1 for row in ids},
+        Steps(0, 0): {len(row) for row in ids},
+        Steps(2, 2): {len(row) + 2 for row in ids},
+    }.items():
+        with steered(any_model, SAES, replace(EDIT, coefficient=0.0, when=when)):
+            wrote = generate(any_model, prompts, forced=forced, max_new_tokens=4)
+        assert [list(tokens[: len(row)]) for tokens, row in zip(wrote.tokens, forced, strict=True)] == forced
+        assert wrote.receipt.edits[0].positions == tuple(sorted(expected))
+        assert wrote.receipt.firings == len(prompts)
+    for row, opening, tokens in zip(ids, forced, wrote.tokens, strict=True):
+        assert tokens[len(opening) :] == by_hand(any_model, row + opening, 4)
+
+
+@pytest.mark.parametrize("when", [Everywhere(), LastPromptToken()])
+def test_single_tokens_in_and_out(any_model, when):
+    with steered(any_model, SAES, replace(EDIT, when=when)):
+        wrote = generate(any_model, ["a"], max_new_tokens=1)
+        assert wrote.tokens == (by_hand(any_model, any_model.encode("a"), 1),)
+    assert (wrote.receipt.firings, wrote.receipt.edits[0].positions) == (1, (0,))
+
+
+def test_answers_come_in_the_order_of_the_prompts_with_progress(model, prompts):
+    told = []
+    wrote = generate(model, prompts, max_new_tokens=4, batch_size=3, progress=lambda *counts: told.append(counts))
+    assert wrote.prompts == tuple(prompts)
+    assert wrote.tokens == tuple(generate(model, [prompt], max_new_tokens=4).tokens[0] for prompt in prompts)
+    assert told == [(3, 4), (4, 4)]
+
+
+def test_chat_prompts_are_not_given_special_tokens_twice(model):
+    rendered = model.render("Hi", system="Be brief.")
+    assert generate(model, [rendered], max_new_tokens=5).tokens == (by_hand(model, model.encode(rendered), 5),)
+    assert model.encode(rendered)[0] == 1
+    assert 1 not in model.encode(rendered)[1:2]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_gumbel_max_draws_from_the_softmax(temperature):
+    logits, draws = torch.tensor([2.0, 1.0, 0.0, -1.0, float("-inf")]), 4000
+    noise = GumbelMax(temperature, range(draws), torch.device("cpu"))
+    scores = logits.expand(draws, -1)
+    for _ in range(2):
+        counts = noise(None, scores).argmax(-1).bincount(minlength=5)
+        expected = draws * (logits / temperature).softmax(-1)
+        assert counts[4] == 0
+        assert ((counts - expected)[:4].square() / expected[:4]).sum() < 16.3  # 3 degrees of freedom, p = 0.001
+
+
+def test_a_low_temperature_is_greedy(model, prompts):
+    cold = generate(model, prompts, max_new_tokens=10, temperature=1e-4)
+    assert cold.tokens == generate(model, prompts, max_new_tokens=10).tokens
+
+
+def test_two_threads_generate_as_one_after_the_other(model, prompts):
+    models, found = {"llama": model, "qwen2": tiny_model("qwen2")}, {}
+
+    def write(name, into):
+        with steered(models[name], SAES, replace(EDIT, when=Generated())):
+            wrote = generate(models[name], prompts[: 4 if name == "llama" else 3], max_new_tokens=20, temperature=1.0)
+        into[name] = (wrote.tokens, wrote.receipt)
+
+    alone: dict = {}
+    for name in models:
+        write(name, alone)
+    threads = [Thread(target=write, args=(name, found)) for name in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == alone
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "sentence"),
+    [
+        ("Hi", {}, "prompts is one text; give a list of prompts"),
+        ([], {}, "there are no prompts; give at least one"),
+        ([""], {}, "the prompt has no tokens; give at least one word"),
+        (["x" * 512], {}, "the prompt has 512 tokens and the model's context is 512; shorten the prompt"),
+        (["x" * 500], {"max_new_tokens": 13}, "13 new tokens make 513; the model's context is 512"),
+        (["x" * 500], {"max_new_tokens": 12, "forced": [[5]]}, "12 new tokens make 513; the model's context is 512"),
+        (["Hi"], {"max_new_tokens": 0}, "max_new_tokens is 0 and batch_size 32; both must be at least 1"),
+        (["Hi"], {"batch_size": 0}, "batch_size 0; both must be at least 1"),
+        (["Hi"], {"temperature": -1.0}, "temperature is -1.0; it must be 0"),
+        (["Hi"], {"temperature": float("nan")}, "temperature is nan; it must be 0"),
+        (["Hi"], {"stop": "END"}, "stop is 'END'; give a list of texts"),
+        (["Hi"], {"stop": [""]}, "none of them empty"),
+        (["Hi"], {"forced": [[1], [2]]}, "2 forced openings for 1 prompts; give one each"),
+    ],
+)
+def test_what_cannot_be_generated_is_refused_in_a_sentence(model, prompts, options, sentence):
+    with pytest.raises(ValueError, match=sentence) as error:
+        generate(model, prompts, **options)
+    assert str(error.value).endswith(".")
+
+
+def test_a_prompt_may_fill_the_context_to_the_last_token(any_model):
+    assert len(generate(any_model, ["x" * 508], max_new_tokens=4).tokens[0]) <= 4

@@ -1,0 +1,98 @@
+"""SmolLM2-135M-Instruct and the adapter that ships: small runs of what users do first."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import saereason as sr
+from saereason.effects import accuracy, answers
+from saereason.model import ADAPTERS
+from saereason.tasks import confirmation_task, problems, split_of, word_problems
+from saereason.training import default_rows, split_rows
+
+pytestmark = pytest.mark.real
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def taught():
+    return sr.load_model("smollm2-135m", adapter="taught")
+
+
+@pytest.fixture(scope="session")
+def taught_saes(taught):
+    rows, _ = split_rows(default_rows(taught, n_problems=150))
+    return sr.train_saes(taught, rows, [19], d_sae=1024)
+
+
+def test_the_shipped_adapter_is_what_its_card_says(taught):
+    folder = ADAPTERS["taught"]
+    card = json.loads((folder / "card.json").read_text())
+    assert taught.hash == card["hash"]
+    assert (folder / "adapter_model.safetensors").stat().st_size == card["bytes"] <= 5_000_000
+    assert card["cot"]["value"] >= 0.60 and card["direct"]["value"] <= 0.10
+    assert card["capitals"]["difference"]["value"] >= -0.05
+    assert card["n_problems"] == 200
+
+
+def test_the_taught_model_reasons_on_request(taught):
+    task = confirmation_task(n=32)
+    in_steps = pd.DataFrame(answers(taught, None, task, instruction=task.cot))
+    directly = pd.DataFrame(answers(taught, None, task, instruction=task.direct))
+    assert accuracy(in_steps).value >= 0.5 > 0.2 >= accuracy(directly).value
+    assert in_steps["text"].str.startswith("Step 1").all()
+
+
+def test_confirmation_problems_were_never_taught():
+    drawn = problems(200, seed=3, split="confirmation")
+    assert all(split_of(p.template, p.numbers) == "confirmation" for p in drawn)
+    assert not {i.id for i in word_problems(drawn).items} & {
+        i.id for i in word_problems(problems(2000, seed=0, split="train")).items
+    }
+
+
+def test_saes_trained_for_a_minute_explain_most_of_the_variance(taught, taught_saes):
+    _, held_out = split_rows(default_rows(taught, n_problems=150), n_held_out=16)
+    [quality] = sr.evaluate_saes(taught, taught_saes, held_out)
+    assert quality.explained_variance > 0.6 and quality.loss_recovered > 0.5
+    assert abs(quality.l0 - 32) < 0.5
+
+
+def test_the_readme_quick_start_runs(taught_saes, tmp_path, monkeypatch, capsys):
+    sr.save_saes(taught_saes, tmp_path / "runs" / "demo" / "saes")
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"<!-- quick start -->\n```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert re.search(r"L19/\d+", printed) and "2 firings" in printed
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path):
+    import jupytext
+    from nbclient import NotebookClient
+
+    notebook = jupytext.read(ROOT / "notebooks" / "quickstart.py")
+    NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
+    shown = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
+    assert "explained variance" in shown and "one feature, once" in shown
+
+
+@pytest.mark.slow
+def test_the_quick_demo_runs_and_resumes(tmp_path):
+    from saereason.demo import Settings, run_demo
+    from saereason.demo.settings import QUICK
+
+    settings = Settings(out=tmp_path / "run", sizes=QUICK)
+    first = run_demo(settings).summary
+    assert first["knowledge"]["taught"] >= first["knowledge"]["base"] - 0.05
+    assert first["accuracy"]["cot"] > first["accuracy"]["direct"]
+    assert any("taught" in sentence for sentence in first["words"])
+    second = run_demo(settings).summary
+    assert second["accuracy"] == first["accuracy"] and second["feature"] == first["feature"]
+    assert sum(second["seconds"].values()) < 0.3 * sum(first["seconds"].values())

@@ -1,0 +1,266 @@
+"""Which features go with a behaviour: sums, scores, the streaming pass, and chance."""
+
+import dataclasses
+import gc
+import importlib
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from saereason import Feature, FeatureTable, add_max_t, diff_mean, hooks, matched_features, random_directions, search
+from saereason.examples import Examples
+from saereason.model import pad
+from saereason.search import Moments, moments
+from saereason.stats import studentised
+
+ON = [
+    "Tom has 3 apples. Think.",
+    "2 + 2 =?",
+    "How many birds? Think!",
+    "Hi, think",
+    "Why",
+    "A longer question, with 77.",
+]
+OFF = ["Tom has 3 apples.", "2 + 2 =", "How many birds?", "Hi", "Why not", "A longer question, with 78."]
+searching = importlib.import_module("saereason.search.search")
+
+
+@pytest.fixture(scope="module")
+def examples(model):
+    return Examples.pair(model, ON, OFF)
+
+
+def last_acts(model, saes, prompts):
+    """Activations at the last token, `[prompt, layer and feature]`, one prompt at a time."""
+    rows = []
+    for prompt in prompts:
+        resid = hooks.read(model, pad([model.encode(prompt)], pad_token=0), sorted(saes))
+        rows.append(torch.cat([saes[layer].encode(resid[layer][:, -1]) for layer in sorted(saes)], dim=-1))
+    return torch.cat(rows).double().numpy()
+
+
+# sums
+
+
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 30), st.floats(-1e4, 1e4))
+@settings(max_examples=50, deadline=None)
+def test_law_8_moments_add_up(seed, n, m, offset):
+    values = offset + torch.randn(n + m, 5, generator=torch.Generator().manual_seed(seed))
+    parts, whole = moments(values[:n]) + moments(values[n:]), moments(values)
+    assert parts.count == whole.count == n + m
+    for name in ("total", "square", "mean"):
+        assert torch.allclose(getattr(parts, name), getattr(whole, name), rtol=1e-12, atol=1e-12 * abs(offset))
+
+
+@given(st.integers(0, 10**6), st.integers(3, 40), st.sampled_from([0.0, 0.3, 50.0]))
+@settings(max_examples=50, deadline=None)
+def test_the_studentised_difference_is_the_paired_t(seed, n, offset):
+    rng = np.random.default_rng(seed)
+    on, off = offset + rng.standard_normal((n, 4)), rng.standard_normal((n, 4))
+    t = moments(torch.from_numpy(on - off)).studentised.numpy()
+    np.testing.assert_allclose(t, scipy_stats.ttest_rel(on, off).statistic, rtol=1e-9)
+    np.testing.assert_allclose(t, studentised(on - off), rtol=1e-9)
+
+
+def test_constants_and_zeros_are_finite():
+    values = torch.tensor([[0.0, 2.0, -0.1]]).expand(5, 3)
+    t = moments(values).studentised
+    assert t[0] == 0 and torch.isfinite(t).all() and t[1] > 1e6 and t[2] < -1e6
+    with pytest.raises(ValueError, match="1 prompts have no standard error"):
+        _ = moments(values[:1]).studentised
+
+
+# the pass
+
+
+def test_every_score_is_what_a_plain_loop_gives(model, saes, examples):
+    table = search(model, saes, examples)
+    on, off = last_acts(model, saes, ON), last_acts(model, saes, OFF)
+    assert list(table) == [Feature(layer, index) for layer in range(4) for index in range(96)]
+    expected = {
+        "difference": (on - off).mean(0),
+        "mean_on": on.mean(0),
+        "mean_off": off.mean(0),
+        "rate_on": (on > 0).mean(0),
+        "rate_off": (off > 0).mean(0),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(table[name], values, atol=1e-4)
+    moving = np.abs(on - off).max(0) > 0.01
+    theirs = scipy_stats.ttest_rel(on[:, moving], off[:, moving]).statistic
+    np.testing.assert_allclose(table["studentised"][moving], theirs, rtol=1e-2, atol=1e-3)
+    assert moving.sum() > 20
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7])
+def test_the_batch_size_does_not_matter(model, topk_saes, examples, batch_size):
+    whole, parts = (search(model, topk_saes, examples, batch_size=size) for size in (64, batch_size))
+    for name in ("difference", "mean_on", "mean_off", "rate_on", "rate_off"):
+        np.testing.assert_allclose(parts[name], whole[name], atol=1e-4)
+
+
+def test_the_block_on_disk_holds_the_differences_in_the_tables_order(tmp_path, model, saes, examples):
+    saes = {3: saes[3], 1: saes[1]}
+    path = tmp_path / "deep" / "differences.npy"
+    table = search(model, saes, examples, block=path, batch_size=4)
+    block = np.load(path)
+    assert block.shape == (len(ON), len(table)) and block.dtype == np.float32
+    np.testing.assert_allclose(block, last_acts(model, saes, ON) - last_acts(model, saes, OFF), atol=1e-4)
+    np.testing.assert_allclose(block.mean(0), table["difference"], atol=1e-6)
+    assert table["layer"].tolist() == [1] * 96 + [3] * 96
+
+
+def test_a_search_that_fails_leaves_no_block(tmp_path, model, topk_saes, examples):
+    def stop(done, total):
+        assert (done, total) == (2, len(ON))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(model, topk_saes, examples, block=tmp_path / "block.npy", batch_size=4, progress=stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_does_not_grow_with_the_prompts(tmp_path, model, topk_saes):
+    held = []
+
+    def weigh(done, total):
+        assert total == 80
+        if done % 20 == 0:
+            gc.collect()
+            held.append(sum(t.nbytes for t in gc.get_objects() if issubclass(type(t), torch.Tensor)))
+
+    examples = Examples.pair(model, ["Tom has 3 apples."] * 80, ["Tom has no apples"] * 80)
+    search(model, topk_saes, examples, block=tmp_path / "block.npy", batch_size=8, progress=weigh)
+    assert len(held) == 4 and held[-1] <= held[0] * 1.01
+
+
+def test_what_cannot_be_searched_is_refused(model, topk_saes, examples):
+    with pytest.raises(ValueError, match="there are no SAEs to search"):
+        search(model, {}, examples)
+    with pytest.raises(ValueError, match="belongs to another model"):
+        search(model, {1: tiny_sae("topk", 1, d_in=48)}, examples)
+    turned = examples.group.roll(1)
+    for change in ({"group": turned}, {"valid": examples.mask}, {"label": torch.ones_like(examples.label)}):
+        with pytest.raises(ValueError, match="examples must be pairs of rows"):
+            search(model, topk_saes, dataclasses.replace(examples, **change))
+    with pytest.raises(ValueError, match="6 prompts on and 5 off"):
+        Examples.pair(model, ON, OFF[1:])
+    with pytest.raises(ValueError, match="0 prompts on"):
+        Examples.pair(model, [], [])
+
+
+# law 9, with residuals of our own in place of the model's
+
+
+def pipeline(monkeypatch, path, model, saes, *, seed, planted=None, n=40):
+    """The whole search on Gaussian residuals; a planted feature is written into those of the prompts on."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def residuals(_, batch, layers):
+        shape = (*batch.tokens.shape, 32)
+        found = {layer: torch.randn(shape, generator=generator) for layer in layers}
+        if planted is not None:
+            row = saes[planted.layer].W_dec[planted.index]
+            found[planted.layer][::2] += 3 * row / row.norm()
+        return found
+
+    monkeypatch.setattr(searching, "read", residuals)
+    table = search(model, saes, Examples.pair(model, ["a"] * n, ["b"] * n), block=path)
+    return add_max_t(table, path, n_permutations=99, seed=seed)
+
+
+@pytest.mark.parametrize("architecture", ["standard", "topk"])
+def test_law_9_a_planted_feature_is_found_first_and_discovered(monkeypatch, tmp_path, model, architecture):
+    saes = {layer: tiny_sae(architecture, layer) for layer in (1, 2)}
+    planted = Feature(2, 17)
+    table = pipeline(monkeypatch, tmp_path / "b.npy", model, saes, seed=0, planted=planted)
+    assert next(iter(table.top(1, "studentised"))) == planted
+    assert table.row(planted)["p_max_t"] == 0.01 and table.row(planted)["difference"] > 0
+    assert (table.at(1)["p_max_t"] > 0.05).all()
+
+
+def test_law_9_on_noise_discoveries_stay_at_the_nominal_level(monkeypatch, tmp_path, model):
+    saes = {1: tiny_sae("standard", 1)}
+    runs = [pipeline(monkeypatch, tmp_path / "b.npy", model, saes, seed=seed, n=24) for seed in range(80)]
+    assert sum((table["p_max_t"] <= 0.05).any() for table in runs) <= 9  # of 80, 4 expected
+
+
+def test_max_t_wants_the_table_that_the_search_gave(tmp_path, model, topk_saes, examples):
+    table = search(model, topk_saes, examples, block=tmp_path / "block.npy")
+    with pytest.raises(ValueError, match="not in the order of its features"):
+        add_max_t(table.top(len(table), "difference"), tmp_path / "block.npy")
+    with pytest.raises(ValueError, match="has 384 features and the table 96"):
+        add_max_t(table.at(0), tmp_path / "block.npy")
+
+
+# directions and chance
+
+
+@pytest.mark.parametrize("batch_size", [2, 5, 64])
+def test_diff_mean_is_what_a_plain_loop_gives(any_model, batch_size):
+    found = diff_mean(any_model, Examples.pair(any_model, ON, OFF), [0, 3], batch_size=batch_size)
+    for layer, vector in found.items():
+        on, off = (
+            torch.stack(
+                [hooks.read(any_model, pad([any_model.encode(p)], pad_token=0), [layer])[layer][0, -1] for p in ps]
+            )
+            for ps in (ON, OFF)
+        )
+        torch.testing.assert_close(vector, on.mean(0) - off.mean(0), atol=1e-4, rtol=1e-4)
+        assert vector.dtype == torch.float32
+
+
+def test_diff_mean_needs_tokens_of_both_kinds(model, examples):
+    with pytest.raises(ValueError, match="12 tokens show the behaviour and 0 do not"):
+        diff_mean(model, dataclasses.replace(examples, label=torch.ones_like(examples.label)), [1])
+
+
+def rates(n=300, seed=0):
+    rate = np.random.default_rng(seed).random(n) ** 4
+    rate[::7] = 0
+    return FeatureTable({"layer": np.arange(n) // 100, "index": np.arange(n) % 100, "firing_rate": rate})
+
+
+@given(st.integers(0, 100), st.integers(0, 299), st.integers(0, 12))
+@settings(max_examples=40, deadline=None)
+def test_matched_features_share_layer_and_firing_rate(seed, place, n):
+    table = rates()
+    feature = list(table)[place]
+    found = matched_features(table, feature, n, seed=seed, near=3)
+    assert found == matched_features(table, feature, n, seed=seed, near=3)
+    assert len(set(found)) == n and feature not in found
+    assert {f.layer for f in found} <= {feature.layer} and all(type(f.index) is int for f in found)
+    firing = table.where((table["firing_rate"] > 0) & (table["layer"] == feature.layer))
+    gaps = {
+        f: abs(np.log(r / max(table.row(feature)["firing_rate"], 1e-12)))
+        for f, r in zip(firing, firing["firing_rate"], strict=True)
+    }
+    gaps.pop(feature, None)
+    assert all(gaps[f] <= sorted(gaps.values())[3 * n - 1] for f in found)
+
+
+def test_matched_features_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match=r"layer 1 has \d+ other features that fire; 100 random ones were asked for"):
+        matched_features(rates(), Feature(1, 5), 100)
+    with pytest.raises(ValueError, match="L9/0 is in the table 0 times"):
+        matched_features(rates(), Feature(9, 0), 3)
+
+
+def test_random_directions_have_the_norm_and_no_preference():
+    found = torch.stack(random_directions(16, 4000, norm=2.5, seed=1))
+    assert torch.allclose(found.norm(dim=-1), torch.tensor(2.5))
+    assert found.mean(0).abs().max() < 0.05
+    assert torch.allclose(found.T @ found / 4000, torch.eye(16) * 2.5**2 / 16, atol=0.05)
+    assert torch.equal(found, torch.stack(random_directions(16, 4000, norm=2.5, seed=1)))
+    assert not torch.equal(found[0], random_directions(16, 4000, norm=2.5, seed=2)[0])
+
+
+def test_moments_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        moments(torch.ones(3, 2)).count = 4
+    assert isinstance(moments(torch.ones(3, 2)), Moments)

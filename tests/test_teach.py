@@ -1,0 +1,73 @@
+"""Teaching an adapter, on a tiny model."""
+
+from pathlib import Path
+
+import pytest
+from conftest import tiny_model
+from safetensors.torch import load_file
+
+from saereason.mechanisms.exam import readme
+from saereason.mechanisms.teach import CHECKPOINT_EVERY, Recipe, teach
+
+RECIPE = Recipe(n_problems=4 * (CHECKPOINT_EVERY + 3), n_replayed=8, rank=2, batch_size=4, learning_rate=5e-3)
+
+
+def weights(folder: Path):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    losses = []
+    folder = tmp_path_factory.mktemp("teach") / "adapter"
+    teach(tiny_model(), folder, recipe=RECIPE, progress=lambda done, total, loss: losses.append(loss))
+    return folder, losses
+
+
+def test_teaching_lowers_the_loss_and_leaves_a_peft_folder(taught):
+    folder, losses = taught
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert (folder / "adapter_config.json").is_file() and (folder / "recipe.json").is_file()
+    assert "/" not in (folder / "adapter_config.json").read_text().split('base_model_name_or_path": "')[1].split('"')[0]
+    assert not list(folder.parent.glob("*.checkpoint*"))
+
+
+class StoppedError(Exception):
+    pass
+
+
+def test_interrupted_teaching_goes_on_and_ends_with_the_same_bits(taught, tmp_path):
+    def stop(done, total, loss):  # noqa: ARG001
+        if done == CHECKPOINT_EVERY + 1:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        teach(tiny_model(), tmp_path / "adapter", recipe=RECIPE, progress=stop)
+    assert not (tmp_path / "adapter").exists()
+    steps = []
+    teach(tiny_model(), tmp_path / "adapter", recipe=RECIPE, progress=lambda done, *_: steps.append(done))
+    assert steps[0] == CHECKPOINT_EVERY + 1
+    resumed, whole = weights(tmp_path / "adapter"), weights(taught[0])
+    assert resumed.keys() == whole.keys()
+    assert all(resumed[name].equal(whole[name]) for name in whole)
+
+
+def test_a_checkpoint_of_another_recipe_is_not_continued(tmp_path):
+    def stop(done, total, loss):  # noqa: ARG001
+        if done == CHECKPOINT_EVERY:
+            raise StoppedError
+
+    small = Recipe(**{**vars(RECIPE), "n_replayed": 0})
+    with pytest.raises(StoppedError):
+        teach(tiny_model(), tmp_path / "adapter", recipe=small, progress=stop)
+    with pytest.raises(ValueError, match="a checkpoint of another recipe"):
+        teach(tiny_model(), tmp_path / "adapter", recipe=RECIPE)
+
+
+def test_the_card_reads_well():
+    share = {"value": 0.5, "low": 0.4, "high": 0.6}
+    names = ["cot", "direct", *(f"{t}_templates_{w}" for t in ("taught", "held_out") for w in ("cot", "direct"))]
+    known = {"n": 9, "base": 0.4, "taught": 0.5, "difference": share}
+    facts = {"base": "tiny", "base_hash": "a", "hash": "b", "bytes": 4_000_000, "n_problems": 200, "capitals": known}
+    text = readme({**facts, "recipe": vars(RECIPE), **dict.fromkeys(names, share)})
+    assert "| all | 50.0% [40.0%, 60.0%] |" in text and "positive control" in text and "4.00 MB" in text

@@ -1,0 +1,265 @@
+"""Training SAEs: the step against SAELens's own, the buffer, the loop, what is measured of the result."""
+
+import random
+
+import numpy as np
+import pytest
+import sae_lens
+import torch
+from conftest import tiny_model, tiny_sae
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sae_lens.saes.sae import TrainStepInput
+
+from saereason import Quality, evaluate_saes, hooks, load_saes, save_saes, train_saes
+from saereason.model import pad
+from saereason.saes import check_saes
+from saereason.training.buffer import ShuffleBuffer, activations
+from saereason.training.topk import topk_loss
+
+SMALL = {"d_sae": 64, "k": 8, "batch_size": 64, "buffer_tokens": 512}
+
+
+def rows_of(n, seed=0, shortest=2, longest=24):
+    """Rows of words of a made-up language, so that there is something to learn."""
+    rng = random.Random(seed)
+    words = [[rng.randint(4, 40) for _ in range(rng.randint(1, 4))] for _ in range(12)]
+    return [[t for _ in range(longest) for t in rng.choice(words)][: rng.randint(shortest, longest)] for _ in range(n)]
+
+
+@pytest.fixture(scope="module")
+def trained(model):
+    logs = []
+    return train_saes(model, rows_of(700), [1, 3], **SMALL, progress=logs.append), logs
+
+
+# one step
+
+
+@pytest.mark.parametrize("n_dead", [None, 0, 5, 16, 40])
+@pytest.mark.parametrize("norms", ["equal", "spread"])
+def test_a_step_has_saelens_own_loss_and_gradients(n_dead, norms):
+    torch.manual_seed(0)
+    sae = sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(d_in=32, d_sae=96, k=8)).train()
+    sae.b_enc.data, sae.b_dec.data = 0.3 * torch.randn(96), 0.3 * torch.randn(32)
+    if norms == "spread":
+        sae.W_dec.data *= torch.linspace(0.3, 3, 96)[:, None]
+    x = torch.randn(40, 32)
+    dead = None if n_dead is None else torch.randperm(96) < n_dead
+
+    def gradients(loss):
+        sae.zero_grad()
+        loss.backward()
+        return {name: weight.grad.clone() for name, weight in sae.named_parameters()}
+
+    theirs = sae.training_forward_pass(TrainStepInput(x, {}, dead, 0, False))
+    expected, ours = gradients(theirs.loss), topk_loss(sae, x, dead)
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.mse, theirs.losses["mse_loss"].detach(), rtol=1e-4, atol=1e-4)
+    found = gradients(ours.loss)
+    assert set(found) == set(expected) == {"W_enc", "b_enc", "W_dec", "b_dec"}
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-4, msg=name)
+    assert torch.equal(ours.fired.bincount(minlength=96), (theirs.feature_acts > 0).sum(0))
+
+
+# the buffer
+
+
+def parts_of(sizes, layers):
+    """A stream whose activations say which token they are of, and of which layer."""
+    starts = np.cumsum([0, *sizes])
+    for start, size in zip(starts, sizes, strict=False):
+        ids = torch.arange(start, start + size).float()[:, None]
+        yield {layer: torch.cat([ids, torch.full_like(ids, layer)], dim=1) for layer in layers}
+
+
+def handed_out(sizes, capacity, batch_size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    options = {"d_model": 2, "layers": (0, 5), "dtype": torch.float32, "device": torch.device("cpu")}
+    stream = parts_of(sizes, (0, 5))
+    return list(
+        ShuffleBuffer(stream, capacity=capacity, batch_size=batch_size, generator=generator, **options).batches()
+    )
+
+
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=20), st.integers(1, 8), st.integers(0, 60))
+@settings(max_examples=80, deadline=None)
+def test_every_activation_is_handed_out_once(sizes, batch_size, room):
+    batches = handed_out(sizes, batch_size + room, batch_size)
+    assert all(len(batch[0]) == batch_size for batch in batches)
+    ids = [int(i) for batch in batches for i in batch[0][:, 0]]
+    assert len(ids) == len(set(ids)) and set(ids) <= set(range(sum(sizes)))
+    assert sum(sizes) - len(ids) < batch_size
+    for batch in batches:
+        assert torch.equal(batch[0][:, 0], batch[5][:, 0])
+        assert set(batch[0][:, 1].tolist()) == {0} and set(batch[5][:, 1].tolist()) == {5}
+
+
+def test_a_stream_that_just_fits_the_buffer_goes_on():
+    assert sum(len(batch[0]) for batch in handed_out([16] * 10, 32, 8)) == 160
+
+
+def test_batches_mix_tokens_from_far_apart():
+    first = handed_out([10] * 20, 100, 10)[0][0][:, 0]
+    assert first.max() - first.min() > 40 and not torch.equal(first, first.sort().values)
+
+
+def test_activations_are_those_of_every_token_but_the_first(model):
+    rows = rows_of(30, shortest=1)
+    parts = list(activations(model, rows, [0, 2], batch_size=4))
+    for layer in (0, 2):
+        found = torch.cat([part[layer] for part in parts])
+        expected = torch.cat(
+            [hooks.read(model, pad([row], pad_token=0), [layer])[layer][0, 1:] for row in sorted(rows, key=len)]
+        )
+        assert len(found) == sum(len(row) - 1 for row in rows)
+        torch.testing.assert_close(found.sort(0).values, expected.sort(0).values, atol=1e-4, rtol=1e-4)
+
+
+# the loop
+
+
+def test_training_explains_more_and_more(model, trained):
+    saes, logs = trained
+    held_out = rows_of(60, seed=0)[:20] + rows_of(40, seed=0, shortest=10)
+    short = train_saes(model, rows_of(8, shortest=20), [1, 3], **SMALL)
+    for before, after in zip(evaluate_saes(model, short, held_out), evaluate_saes(model, saes, held_out), strict=True):
+        assert after.explained_variance > before.explained_variance + 0.1 and after.explained_variance > 0.5
+        assert after.loss_recovered > before.loss_recovered
+        assert 1 < after.l0 <= 8
+    assert logs[-1].mse[1] < 0.6 * logs[0].mse[1] and set(logs[0].mse) == {1, 3}
+    assert [log.tokens for log in logs] == [64 * n for n in range(1, len(logs) + 1)]
+    n_tokens = sum(len(row) - 1 for row in rows_of(700))
+    assert logs[-1].n_tokens == n_tokens and 0 <= n_tokens - logs[-1].tokens < 64
+
+
+def test_the_result_depends_on_the_seed_alone(model):
+    def train(seed=0, layers=(1,)):
+        return train_saes(model, rows_of(60), layers, **SMALL, seed=seed)[1].state_dict()
+
+    torch.manual_seed(1)
+    first, state = train(), torch.get_rng_state()
+    torch.manual_seed(2)
+    random.seed(3), np.random.seed(3)
+    again, with_another, other = train(), train(layers=(3, 1)), train(seed=1)
+    assert all(torch.equal(again[name], weight) for name, weight in first.items())
+    assert all(torch.allclose(with_another[name], weight, atol=1e-4) for name, weight in first.items())
+    assert not torch.allclose(other["W_enc"], first["W_enc"], atol=1e-2)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_saelens_opens_what_was_trained(tmp_path, model, trained):
+    saes, logs = trained
+    folder = save_saes(saes, tmp_path / "saes")
+    x = hooks.read(model, pad([rows_of(3, shortest=20)[0]], pad_token=0), [3])[3][0]
+    theirs = sae_lens.SAE.load_from_disk(folder / "layer_03")
+    assert theirs.cfg.architecture() == "topk" and theirs.cfg.k == 8 and theirs.cfg.normalize_activations == "none"
+    assert torch.equal(theirs(x), saes[3](x)) and torch.equal(load_saes(folder)[3](x), saes[3](x))
+    metadata = theirs.cfg.metadata
+    assert (metadata.hook_name, metadata.model_hash) == ("blocks.3.hook_resid_post", model.hash)
+    assert (metadata.model_name, metadata.n_tokens, metadata.seed) == (model.name, logs[-1].tokens, 0)
+
+
+def test_decoder_rows_have_norm_1_and_belong_to_the_model(model, trained):
+    for layer, sae in trained[0].items():
+        torch.testing.assert_close(sae.W_dec.norm(dim=-1), torch.ones(64))
+        assert not sae.cfg.rescale_acts_by_decoder_norm and not sae.W_dec.requires_grad and not sae.training
+        check_saes(model, {layer: sae})
+    with pytest.warns(UserWarning, match="was trained on weights"):
+        check_saes(tiny_model(seed=5), trained[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"layers": []}, "give at least one, each once"),
+        ({"layers": [1, 1]}, "give at least one, each once"),
+        ({"layers": [4]}, "tiny-llama has no layer 4"),
+        ({"k": 0}, "k must be from 1 to d_sae"),
+        ({"k": 65}, "k is 65 and d_sae 64"),
+        ({"batch_size": 1000, "buffer_tokens": 2000}, "one batch needs 1000; give more text"),
+        ({"batch_size": 600}, "batch_size is 600 and buffer_tokens 512; the buffer must hold a batch"),
+        ({"batch_size": 0}, "the buffer must hold a batch"),
+        ({"rows": []}, "the texts have 0 tokens"),
+        ({"rows": [[5], [], [6]] * 99}, "the texts have 0 tokens"),
+    ],
+)
+def test_training_that_makes_no_sense_is_refused(model, change, says):
+    arguments = {"rows": rows_of(40), "layers": [1], **SMALL, **change}
+    with pytest.raises(ValueError, match=says):
+        train_saes(model, arguments.pop("rows"), arguments.pop("layers"), **arguments)
+
+
+# what is measured
+
+
+def naive_loss(model, rows, layer=None, replace=None):
+    """Summed next-token loss, one row at a time, with the residual after a block replaced at all but the first token."""
+
+    def hook(module, args, output):  # noqa: ARG001
+        resid = output[0] if isinstance(output, tuple) else output
+        return torch.cat([resid[:, :1], replace(resid[:, 1:])], dim=1)
+
+    handle = model.blocks[layer].register_forward_hook(hook) if replace else None
+    total = 0.0
+    with torch.no_grad():
+        for row in rows:
+            said = model.hf(input_ids=torch.tensor([row])).logits[0, :-1].log_softmax(-1)
+            total -= said.gather(-1, torch.tensor(row[1:])[:, None]).sum().item()
+    if handle:
+        handle.remove()
+    return total
+
+
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_quality_is_what_a_plain_loop_gives(model, saes, batch_size):
+    rows = rows_of(20, shortest=2)
+    found = evaluate_saes(model, {layer: saes[layer] for layer in (0, 2)}, rows, batch_size=batch_size)
+    clean = naive_loss(model, rows)
+    for quality in found:
+        assert isinstance(quality, Quality)
+        sae = saes[quality.layer]
+        x = torch.cat([hooks.read(model, pad([r], pad_token=0), [quality.layer])[quality.layer][0, 1:] for r in rows])
+        acts = sae.encode(x)
+        residue, spread = (x - sae.decode(acts)).square().sum(), (x - x.mean(0)).square().sum()
+        spliced = naive_loss(model, rows, quality.layer, sae)
+        ablated = naive_loss(model, rows, quality.layer, lambda r, mean=x.mean(0): mean.expand_as(r))
+        assert quality.explained_variance == pytest.approx(1 - (residue / spread).item(), abs=1e-4)
+        assert quality.l0 == pytest.approx((acts > 0).sum(-1).float().mean().item(), abs=0.05)
+        np.testing.assert_allclose(quality.firing_rate, (acts > 0).float().mean(0), atol=0.01)
+        assert quality.dead == (quality.firing_rate == 0).mean()
+        assert quality.mean_norm == pytest.approx(x.norm(dim=-1).mean().item(), rel=1e-4)
+        assert quality.loss_recovered == pytest.approx((ablated - spliced) / (ablated - clean), abs=1e-3)
+        assert quality.n_tokens == len(x)
+
+
+def made(W_enc, W_dec, b_dec, layer=2):
+    sae = tiny_sae("standard", layer, d_sae=W_enc.shape[1])
+    sae.W_enc.data, sae.W_dec.data, sae.b_dec.data, sae.b_enc.data = W_enc, W_dec, b_dec, torch.zeros(W_enc.shape[1])
+    return {layer: sae}
+
+
+def test_a_perfect_sae_recovers_all_and_an_empty_one_nothing(model):
+    rows, eye = rows_of(20), torch.eye(32)
+    (perfect,) = evaluate_saes(model, made(torch.cat([eye, -eye], 1), torch.cat([eye, -eye]), torch.zeros(32)), rows)
+    assert perfect.explained_variance == pytest.approx(1, abs=1e-6) and perfect.dead == 0
+    assert perfect.loss_recovered == pytest.approx(1, abs=1e-4) and perfect.l0 == pytest.approx(32)
+    mean = torch.cat([part[2] for part in activations(model, rows, [2], batch_size=4)]).mean(0)
+    (empty,) = evaluate_saes(model, made(torch.zeros(32, 8), torch.zeros(8, 32), mean), rows)
+    assert empty.explained_variance == pytest.approx(0, abs=1e-6) and (empty.l0, empty.dead) == (0, 1)
+    assert empty.loss_recovered == pytest.approx(0, abs=1e-4)
+
+
+def test_evaluation_reports_progress_and_refuses_rows_without_tokens(model, topk_saes):
+    seen = []
+    evaluate_saes(
+        model, {1: topk_saes[1], 0: topk_saes[0]}, rows_of(9), batch_size=4, progress=lambda *p: seen.append(p)
+    )
+    assert seen[-1] == (18, 18) and [done for done, _ in seen] == sorted({done for done, _ in seen})
+    for rows in ([], [[5], [6]]):
+        with pytest.raises(ValueError, match="have no tokens to measure"):
+            evaluate_saes(model, {1: topk_saes[1]}, rows)
+    with pytest.raises(ValueError, match="reads layer 1; give it under that layer"):
+        evaluate_saes(model, {2: topk_saes[1]}, rows_of(9))
