@@ -91,6 +91,13 @@ def demo(
             sizes=QUICK if quick else Sizes(),
         )
         result = run_demo(settings, command=sys.argv)
+        saes = result.summary["saes"]
+        _show(tuple(saes[0]), [tuple(sae.values()) for sae in saes], "SAEs")
+        out.print(
+            f"{result.summary['features_searched']} features searched on {result.summary['n_discovery']} discovery "
+            f"problems, {result.summary['candidates_tried']} candidates tried; chosen: {result.summary['feature']}",
+            highlight=False,
+        )
         _show(result.header, result.rows, f"{result.summary['n']} confirmation problems")
         for sentence in result.summary["words"]:
             out.print(f"- {sentence}", markup=False, highlight=False)

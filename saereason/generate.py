@@ -69,14 +69,14 @@ def generate(
     with hooks.recorded() as receipt:
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
-            noise = GumbelMax(temperature, [_row_seed(seed, n) for n in rows], model.device)
+            seeds = [_row_seed(seed, n) for n in rows]
             endings = Endings(model, [opening[n] for n in rows], stop, ends)
             with hooks.prompts(torch.tensor([len(ids[n]) for n in rows]), endings.over):
                 found = _continue(
                     model,
                     [ids[n] + opening[n] for n in rows],
                     endings,
-                    noise if temperature > 0 else None,
+                    GumbelMax(temperature, seeds, model.device) if temperature > 0 else None,
                     {"max_new_tokens": max_new_tokens, "use_cache": use_cache},
                 )
             for n, tokens, over in zip(rows, found, endings.over.tolist(), strict=True):

@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -229,7 +230,8 @@ def with_adapter(model: Model, adapter: str | Path) -> Model:
     try:
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             names = set(file.keys())
-        net = PeftModel.from_pretrained(model.hf, str(folder))
+        with _quiet():
+            net = PeftModel.from_pretrained(model.hf, str(folder))
     except SafetensorError as error:
         raise ValueError(f"the adapter at {folder} is damaged ({error}); fetch or train it again.") from error
     except (RuntimeError, ValueError) as error:
@@ -399,14 +401,16 @@ def _plain_names(hf: Any) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars or notices from transformers while it loads."""
+    """No progress bars or notices from transformers while it loads, nor of what PEFT asks of it."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(level)
         if bars:

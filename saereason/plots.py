@@ -205,7 +205,7 @@ def _curve(
 def _points(layers: Sequence[int], value: np.ndarray, low: np.ndarray, high: np.ndarray) -> Scatter:
     """Values by layer that tell their intervals to a pointer."""
     ends = np.stack([low, high], axis=-1).tolist()
-    says = "layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]"
+    says = "%{fullData.name}<br>layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>"
     return Scatter(x=list(layers), y=value.tolist(), customdata=ends, hovertemplate=says, name="difference")
 
 

@@ -111,14 +111,18 @@ class _Sums:
         variance = self.x_square - (self.x.square().sum() / self.n).item()
         return Quality(
             layer=layer,
-            explained_variance=1 - self.error / variance,
+            explained_variance=1 - _ratio(self.error, variance),
             l0=(self.fired.sum() / self.n).item(),
             dead=(self.fired == 0).double().mean().item(),
-            loss_recovered=(ablated - spliced) / (ablated - clean),
+            loss_recovered=_ratio(ablated - spliced, ablated - clean),
             mean_norm=self.norm / self.n,
             n_tokens=self.n,
             firing_rate=(self.fired / self.n).numpy(),
         )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
 
 
 def _observe(sae: SAE, x: Tensor) -> _Sums:

@@ -158,7 +158,7 @@ def test_gumbel_max_draws_from_the_softmax(temperature):
     noise = GumbelMax(temperature, range(draws), torch.device("cpu"))
     scores = logits.expand(draws, -1)
     for _ in range(2):
-        counts = noise(None, scores).argmax(-1).bincount(minlength=5)
+        counts = noise(torch.zeros(draws, 0), scores).argmax(-1).bincount(minlength=5)
         expected = draws * (logits / temperature).softmax(-1)
         assert counts[4] == 0
         assert ((counts - expected)[:4].square() / expected[:4]).sum() < 16.3  # 3 degrees of freedom, p = 0.001

@@ -148,11 +148,8 @@ def test_rows_that_are_over_are_not_visited(model):
 
 
 def test_declared_prompts_must_fit_the_batch(model):
-    with (
-        watched(model),
-        hooks.prompts(torch.tensor([3, 3])),
-        pytest.raises(ValueError, match="2 prompt lengths.*3 rows"),
-    ):
+    refused = pytest.raises(ValueError, match="2 prompt lengths were declared for a batch of 3 rows")
+    with watched(model), hooks.prompts(torch.tensor([3, 3])), refused:
         hooks.run(model, pad(rows_of(LENGTHS), pad_token=0))
     with watched(model) as seen:
         hooks.run(model, pad(rows_of(LENGTHS), pad_token=0))

@@ -125,7 +125,7 @@ def test_the_operator_skips_a_block():
 @settings(max_examples=30, deadline=None)
 def test_shares_sum_to_one_and_keep_their_signs(seed, n):
     drop = np.random.default_rng(seed).normal(0.3, 1, size=(n, 12))
-    found = shares(dataclasses.replace(curve(bump(3)), drop=drop), n_resamples=50)
+    found = shares(dataclasses.replace(curve(bump(3), n=n), drop=drop), n_resamples=50)
     assert found.value.sum() == pytest.approx(1)
     np.testing.assert_allclose(found.draws.sum(1), 1)
     np.testing.assert_array_equal(np.sign(found.value), np.sign(drop.mean(0)) * np.sign(drop.sum()))
@@ -171,7 +171,10 @@ def test_two_halves_of_one_family_rarely_differ():
     differ = 0
     for seed in range(60):
         whole = curve(bump(4) + 0.3 * bump(9), seed=seed, n=80)
-        halves = (dataclasses.replace(whole, drop=whole.drop[rows]) for rows in (slice(None, 40), slice(40, None)))
+        halves = (
+            dataclasses.replace(whole, drop=whole.drop[rows], clean=whole.clean[rows])
+            for rows in (slice(None, 40), slice(40, None))
+        )
         found = compare_depth(*halves, seed=seed)
         assert "not shown to differ" in found.statement or "These two families differ" in found.statement
         differ += not found.low <= 0 <= found.high
@@ -223,7 +226,7 @@ def test_layers_that_plain_text_cannot_do_without_are_left_out():
 def test_curves_over_different_layers_are_not_compared():
     first, fewer = curve(bump(3)), curve(bump(3)[:6], layers=LAYERS[:6], name="fewer")
     for compare in (compare_depth, share_difference):
-        with pytest.raises(ValueError, match="fewer at .* compare curves over the same layers"):
+        with pytest.raises(ValueError, match="compare curves over the same layers"):
             compare(first, fewer)
     with pytest.raises(ValueError, match="compare curves over the same layers"):
         compare_depth(first, first, neutral=fewer)

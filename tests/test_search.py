@@ -130,13 +130,12 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path, model, topk_saes):
 
     def weigh(done, total):
         assert total == 80
-        if done % 20 == 0:
-            gc.collect()
+        if done in (16, 80):
             held.append(sum(t.nbytes for t in gc.get_objects() if issubclass(type(t), torch.Tensor)))
 
     examples = Examples.pair(model, ["Tom has 3 apples."] * 80, ["Tom has no apples"] * 80)
     search(model, topk_saes, examples, block=tmp_path / "block.npy", batch_size=8, progress=weigh)
-    assert len(held) == 4 and held[-1] <= held[0] * 1.01
+    assert len(held) == 2 and held[1] <= held[0] * 1.01
 
 
 def test_what_cannot_be_searched_is_refused(model, topk_saes, examples):

@@ -149,12 +149,12 @@ def test_a_receipt_counts_each_edit_by_itself_and_so_far(model, topk_saes, promp
 
 
 def test_an_edit_that_never_fires_is_an_error(model, topk_saes):
-    with pytest.raises(SilentEditError, match=r"Add\(L1/3, 1\) never fired.*Check its `when`"):
-        with steered(model, topk_saes, Add(F, 1.0, Steps(5, 9)), Add(G, 1.0)):
-            generate(model, ["Hi"], max_new_tokens=5)
-    with pytest.raises(SilentEditError, match="that this model ran within the block"):
-        with steered(model, topk_saes, Add(F, 1.0)):
-            pass
+    late = steered(model, topk_saes, Add(F, 1.0, Steps(5, 9)), Add(G, 1.0))
+    with pytest.raises(SilentEditError, match=r"Add\(L1/3, 1\) never fired.*Check its `when`"), late:
+        generate(model, ["Hi"], max_new_tokens=5)
+    unused = steered(model, topk_saes, Add(F, 1.0))
+    with pytest.raises(SilentEditError, match="that this model ran within the block"), unused:
+        pass
 
 
 def test_an_exception_in_the_block_is_not_hidden_by_a_silent_edit(model, topk_saes):

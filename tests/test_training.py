@@ -106,7 +106,7 @@ def test_batches_mix_tokens_from_far_apart():
 
 
 def test_activations_are_those_of_every_token_but_the_first(model):
-    rows = rows_of(30, shortest=1)
+    rows = rows_of(12, shortest=1)
     parts = list(activations(model, rows, [0, 2], batch_size=4))
     for layer in (0, 2):
         found = torch.cat([part[layer] for part in parts])
@@ -196,13 +196,13 @@ def test_training_that_makes_no_sense_is_refused(model, change, says):
 
 
 def naive_loss(model, rows, layer=None, replace=None):
-    """Summed next-token loss, one row at a time, with the residual after a block replaced at all but the first token."""
+    """Summed next-token loss, row by row, with the residual after a block replaced at all but the first token."""
 
     def hook(module, args, output):  # noqa: ARG001
         resid = output[0] if isinstance(output, tuple) else output
         return torch.cat([resid[:, :1], replace(resid[:, 1:])], dim=1)
 
-    handle = model.blocks[layer].register_forward_hook(hook) if replace else None
+    handle = model.blocks[layer].register_forward_hook(hook) if replace is not None else None
     total = 0.0
     with torch.no_grad():
         for row in rows:
@@ -215,7 +215,7 @@ def naive_loss(model, rows, layer=None, replace=None):
 
 @pytest.mark.parametrize("batch_size", [3, 16])
 def test_quality_is_what_a_plain_loop_gives(model, saes, batch_size):
-    rows = rows_of(20, shortest=2)
+    rows = rows_of(8)
     found = evaluate_saes(model, {layer: saes[layer] for layer in (0, 2)}, rows, batch_size=batch_size)
     clean = naive_loss(model, rows)
     for quality in found:

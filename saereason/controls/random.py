@@ -12,7 +12,7 @@ def matched_features(table: FeatureTable, feature: Feature, n: int, *, seed: int
     """`n` random features of the same layer whose firing rate on plain and problem text is near the feature's.
 
     Drawn from the `near · n` features closest in the table's column `firing_rate` that fire at all; decoder rows are of
-    one norm in every SAE that saereason trains or loads. Raises ValueError where the layer has too few.
+    one norm in every SAE that saereason trains. Raises ValueError where the layer has too few.
     """
     rate = table.row(feature)["firing_rate"]
     rows = table.where(

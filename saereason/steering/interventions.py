@@ -142,12 +142,12 @@ OnFeature = Add | Clamp | Scale
 Intervention = OnFeature | AddVector | ScaleBlock
 
 
-def targets(interventions: Sequence[Intervention]) -> list[Feature | int]:
+def targets(interventions: Sequence[Intervention]) -> list[str]:
     """What each intervention of a kind that cannot be doubled acts on: its feature, or its block."""
-    found: list[Feature | int] = []
+    found: list[str] = []
     for intervention in interventions:
         if isinstance(intervention, OnFeature):
-            found.append(intervention.feature)
+            found.append(str(intervention.feature))
         elif isinstance(intervention, ScaleBlock):
-            found.append(intervention.layer)
+            found.append(f"block {intervention.layer}")
     return found

@@ -126,7 +126,8 @@ class _Trainee:
         self.sae.cfg.rescale_acts_by_decoder_norm = False
         for name, fact in facts.items():
             self.sae.cfg.metadata[name] = fact
-        sae = LensSAE.from_dict(self.sae.cfg.get_inference_sae_cfg_dict())
+        with torch.random.fork_rng(devices=[]):  # initial weights again, to be overwritten
+            sae = LensSAE.from_dict(self.sae.cfg.get_inference_sae_cfg_dict())
         sae.load_state_dict(self.sae.state_dict())
         return sae.eval().requires_grad_(False)
 

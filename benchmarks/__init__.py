@@ -1,0 +1,32 @@
+"""Programs that measure saereason against its peers: the same work, in one run, the two sides interleaved."""
+
+import json
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+ROUNDS = 5
+
+
+def interleaved(sides: dict[str, Callable[[], int]], *, rounds: int = ROUNDS) -> dict[str, list[float]]:
+    """Run every side once to warm up and then in turn; units (tokens, say) per second of each round."""
+    for side in sides.values():
+        side()
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            start = perf_counter()
+            done = side()
+            rates[name].append(done / (perf_counter() - start))
+    return rates
+
+
+def report(rates: dict[str, list[float]], ratios: dict[str, tuple[str, str]], **facts: object) -> None:
+    """Print the median figure of each side, and last one JSON line with the median of the rounds' ratios."""
+    for name, figures in rates.items():
+        print(f"{name}: {median(figures):.1f} a second ({min(figures):.1f} to {max(figures):.1f})")
+    found = {
+        name: round(median(a / b for a, b in zip(rates[first], rates[second], strict=True)), 3)
+        for name, (first, second) in ratios.items()
+    }
+    print(json.dumps({**found, "rates": {n: [round(x, 1) for x in r] for n, r in rates.items()}, **facts}))
