@@ -123,7 +123,8 @@ def _log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
         scored[row, keep - 1 - len(item.continuation) :] = torch.tensor(item.scored)
     scored = scored.to(model.device)
     targets = batch.tokens[:, -(keep - 1) :][scored]
-    chosen = logits[scored].float().log_softmax(-1).gather(-1, targets[:, None])[:, 0].double()
+    wide = logits[scored].float()
+    chosen = (wide.gather(-1, targets[:, None])[:, 0] - wide.logsumexp(-1)).double()
     total = torch.zeros(len(items), dtype=torch.float64, device=chosen.device)
     total = total.index_add(0, scored.nonzero()[:, 0], chosen)
     return (total / scored.sum(-1)).cpu()

@@ -219,7 +219,7 @@ ADAPTERS = {"taught": Path(__file__).parent / "mechanisms" / "adapters" / "smoll
 
 def with_adapter(model: Model, adapter: str | Path) -> Model:
     """The model with a PEFT adapter merged into its weights, which are changed in place; load it in float32."""
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftConfig, PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
     folder = ADAPTERS.get(str(adapter), Path(adapter))
@@ -231,7 +231,9 @@ def with_adapter(model: Model, adapter: str | Path) -> Model:
         with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
             names = set(file.keys())
         with _quiet():
-            net = PeftModel.from_pretrained(model.hf, str(folder))
+            config = PeftConfig.from_pretrained(str(folder))
+            config.base_model_name_or_path = ""  # else PEFT asks the hub for it
+            net = PeftModel.from_pretrained(model.hf, str(folder), config=config)
     except SafetensorError as error:
         raise ValueError(f"the adapter at {folder} is damaged ({error}); fetch or train it again.") from error
     except (RuntimeError, ValueError) as error:

@@ -153,5 +153,6 @@ def _loss(model: Model, batch: Batch) -> float:
     logits = hooks.run(model, batch, use_cache=False).logits[:, :-1]
     targets = batch.tokens[:, 1:]
     scored = batch.mask[:, 1:]
-    chosen = logits[scored].float().log_softmax(-1).gather(-1, targets[scored][:, None])
+    wide = logits[scored].float()
+    chosen = wide.gather(-1, targets[scored][:, None])[:, 0] - wide.logsumexp(-1)
     return -chosen.double().sum().item()

@@ -11,11 +11,11 @@ class Sizes:
     """How much work the demo does; the defaults take a few minutes on two cores."""
 
     n_discovery: int = 96
-    n_scored: int = 24
+    n_scored: int = 20
     """Discovery problems on which candidates are scored."""
 
     n_confirmation: int = 100
-    n_per_layer: int = 5
+    n_per_layer: int = 4
     """Candidate features a layer."""
 
     multiples: tuple[float, ...] = (1.0, 2.0)
@@ -24,12 +24,12 @@ class Sizes:
     n_draws: int = 10
     """Random features, and random directions."""
 
-    n_problem_texts: int = 1400
-    n_evaluation_rows: int = 64
+    n_problem_texts: int = 1200
+    n_evaluation_rows: int = 40
     d_sae: int = 4608
     k: int = 32
-    n_reasoning: int = 36
-    n_knowledge: int = 90
+    n_reasoning: int = 32
+    n_knowledge: int = 75
     n_neutral: int = 24
     max_new_tokens: int = 96
 

@@ -22,7 +22,7 @@ def answers(
     interventions: Sequence[Intervention] = (),
     forced: Sequence[Sequence[int]] | None = None,
     max_new_tokens: int = 96,
-    batch_size: int = 50,
+    batch_size: int = 100,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Greedy answers, a row an item: `item`, `text`, `outcome`, `n_tokens`, `first_token`, and of the edits `firings`

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from saereason.generate import generate
 from saereason.model import Model, pad
-from saereason.runs import write_folder
+from saereason.runs import write_folder, write_json
 from saereason.tasks.arithmetic import problems
 from saereason.tasks.facts import RELATIONS, country_facts
 from saereason.tasks.prompts import COT, DIRECT, ask
@@ -116,8 +116,11 @@ def teach(
             _save(checkpoint, recipe, step + 1, masters, optimiser)
     _copy(masters, weights)
     with write_folder(out) as folder:
-        net.peft_config["default"].base_model_name_or_path = model.name
+        net.peft_config["default"].base_model_name_or_path = ""  # else PEFT asks the hub for it
         net.save_pretrained(str(folder))
+        settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
+        write_json(folder / "adapter_config.json", {**settings, "base_model_name_or_path": model.name})
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's template; the card replaces it
         (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
     checkpoint.unlink(missing_ok=True)
     return out
