@@ -71,7 +71,7 @@ def generate(
             rows = order[start : start + batch_size]
             seeds = [_row_seed(seed, n) for n in rows]
             endings = Endings(model, [opening[n] for n in rows], stop, ends)
-            with hooks.prompts(torch.tensor([len(ids[n]) for n in rows]), endings.over):
+            with hooks.lean_head(model), hooks.prompts(torch.tensor([len(ids[n]) for n in rows]), endings.over):
                 found = _continue(
                     model,
                     [ids[n] + opening[n] for n in rows],

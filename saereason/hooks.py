@@ -217,7 +217,22 @@ def run(model: Model, batch: Batch, **options: Any) -> Any:
     """One forward pass of the plain Hugging Face model, with positions counted from each row's first token."""
     mask = batch.mask.long()
     position = (mask.cumsum(-1) - 1).clamp(min=0)
-    return model.hf(input_ids=batch.tokens, attention_mask=mask, position_ids=position, **options)
+    with lean_head(model):
+        return model.hf(input_ids=batch.tokens, attention_mask=mask, position_ids=position, **options)
+
+
+@contextmanager
+def lean_head(model: Model) -> Iterator[None]:
+    """Within the block the LM head gets contiguous rows; torch else copies its weights for every row of a batch."""
+
+    def gathered(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
+        return (args[0].contiguous(), *args[1:]) if args else args
+
+    with ExitStack() as stack:
+        head = model.hf.get_output_embeddings()
+        if head is not None:
+            _hook(stack, head.register_forward_pre_hook(gathered))
+        yield
 
 
 def check_layers(model: Model, layers: Sequence[int]) -> None:

@@ -28,9 +28,9 @@ class Sizes:
     n_evaluation_rows: int = 40
     d_sae: int = 4608
     k: int = 32
-    n_reasoning: int = 32
+    n_reasoning: int = 28
     n_knowledge: int = 75
-    n_neutral: int = 24
+    n_neutral: int = 16
     max_new_tokens: int = 96
 
 
