@@ -1,6 +1,7 @@
 """The whole story, on tiny random models of every family with a task file, as users run it on their own."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -66,7 +67,7 @@ def test_a_second_run_computes_nothing_and_says_the_same(folders, task_file, tmp
     first = tell(folders["llama"], task_file, tmp_path / "run").summary
     results = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "results").iterdir()}
     monkeypatch.setattr("saereason.demo.story.train_saes", None)
-    monkeypatch.setattr("saereason.effects.answers.generate", None)
+    monkeypatch.setattr(sys.modules["saereason.effects.answers"], "generate", None)
     second = tell(folders["llama"], task_file, tmp_path / "run").summary
     assert {k: v for k, v in first.items() if k != "seconds"} == {k: v for k, v in second.items() if k != "seconds"}
     assert results == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "run" / "results").iterdir()}

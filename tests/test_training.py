@@ -134,6 +134,13 @@ def test_training_explains_more_and_more(model, trained):
     assert logs[-1].n_tokens == n_tokens and 0 <= n_tokens - logs[-1].tokens < 64
 
 
+def test_saes_speak_in_the_residual_streams_own_units():
+    loud = tiny_model(seed=1)
+    loud.hf.model.embed_tokens.weight *= 40
+    (quality,) = evaluate_saes(loud, train_saes(loud, rows_of(250), [1], **SMALL), rows_of(30))
+    assert quality.mean_norm > 50 and quality.explained_variance > 0.5
+
+
 def test_the_result_depends_on_the_seed_alone(model):
     def train(seed=0, layers=(1,)):
         return train_saes(model, rows_of(60), layers, **SMALL, seed=seed)[1].state_dict()
