@@ -54,7 +54,7 @@ def test_interrupted_teaching_goes_on_and_ends_with_the_same_bits(taught, tmp_pa
 
 def test_a_checkpoint_of_another_recipe_is_not_continued(tmp_path):
     def stop(done, total, loss):  # noqa: ARG001
-        if done == CHECKPOINT_EVERY:
+        if done == CHECKPOINT_EVERY + 1:
             raise StoppedError
 
     small = Recipe(**{**vars(RECIPE), "n_replayed": 0})
