@@ -71,6 +71,7 @@ def test_the_readme_quick_start_runs(taught_saes, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the notebook's runner warns of its own; the code runs in another process
 def test_the_notebook_runs(tmp_path):
     import jupytext
     from nbclient import NotebookClient
