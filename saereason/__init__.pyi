@@ -1,6 +1,7 @@
 from .controls import matched_features as matched_features
 from .controls import random_directions as random_directions
 from .demo import run_demo as run_demo
+from .effects import Effect as Effect
 from .effects import measure as measure
 from .examples import Examples as Examples
 from .executors import WorkUnit as WorkUnit
@@ -16,13 +17,12 @@ from .layers import Finding as Finding
 from .layers import SkipBlock as SkipBlock
 from .layers import compare_depth as compare_depth
 from .layers import localise as localise
-from .mechanisms.teach import Recipe as Recipe
+from .loading import load_model as load_model
+from .mechanisms.lessons import Recipe as Recipe
 from .mechanisms.teach import teach as teach
-from .metrics import Effect as Effect
 from .metrics import LogProb as LogProb
 from .metrics import Metric as Metric
 from .model import Model as Model
-from .model import load_model as load_model
 from .plots import plot_layers as plot_layers
 from .plots import plot_share_difference as plot_share_difference
 from .quality import Quality as Quality

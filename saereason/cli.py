@@ -108,22 +108,24 @@ def demo(
 def teach(
     folder: Out = Path("runs/taught"),
     model: ModelName = "smollm2-135m",
-    problems: Annotated[int, typer.Option(help="Training problems, each seen once.")] = 11_200,
+    problems: Annotated[
+        int | None, typer.Option(help="Training problems, each seen once.", show_default="4800")
+    ] = None,
     seed: int = 0,
 ) -> None:
     """Train a LoRA adapter that works in steps on one instruction and answers directly on another, and examine it."""
     with _plain_errors():
+        from saereason.loading import load_model
         from saereason.mechanisms.exam import write_card
-        from saereason.mechanisms.teach import Recipe
+        from saereason.mechanisms.lessons import Recipe
         from saereason.mechanisms.teach import teach as train_adapter
-        from saereason.model import load_model
         from saereason.progress import steps
 
         with steps() as bars:
             if not (folder / "recipe.json").is_file():
                 pupil = load_model(model)
                 with bars.step("teach") as show:
-                    recipe = Recipe(n_problems=problems, seed=seed)
+                    recipe = Recipe(seed=seed) if problems is None else Recipe(n_problems=problems, seed=seed)
                     train_adapter(pupil, folder, recipe=recipe, progress=lambda done, total, loss: show(done, total))
             with bars.step("examine") as show:
                 card = write_card(folder, load_model(model), load_model(model, adapter=folder), progress=show)
@@ -144,7 +146,7 @@ def train(
 ) -> None:
     """Train Top-K SAEs on some layers from one forward pass, and say how good they are."""
     with _plain_errors():
-        from saereason.model import load_model
+        from saereason.loading import load_model
         from saereason.progress import steps
         from saereason.quality import evaluate_saes
         from saereason.saes import save_saes
@@ -190,7 +192,7 @@ def search(
     """Rank every feature by its paired difference between the CoT and the direct prompt of the same problem."""
     with _plain_errors():
         from saereason.examples import Examples
-        from saereason.model import load_model
+        from saereason.loading import load_model
         from saereason.progress import steps
         from saereason.saes import load_saes
         from saereason.search import search as score
@@ -231,7 +233,7 @@ def steer(
     with _plain_errors():
         from saereason.features import Feature
         from saereason.generate import generate
-        from saereason.model import load_model
+        from saereason.loading import load_model
         from saereason.saes import load_saes
         from saereason.steering import Add, Clamp, Scale, parse_when, steered
 

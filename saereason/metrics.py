@@ -1,4 +1,4 @@
-"""What is measured of a model, as one number per item, and what a change makes of it."""
+"""What is measured of a model, as one number per item."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -128,18 +128,3 @@ def _log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
     total = torch.zeros(len(items), dtype=torch.float64, device=chosen.device)
     total = total.index_add(0, scored.nonzero()[:, 0], chosen)
     return (total / scored.sum(-1)).cpu()
-
-
-@dataclass(frozen=True, eq=False)
-class Effect:
-    """What one intervention does to a metric, item by item."""
-
-    name: str
-    layer: int
-    clean: Float[Tensor, "item"]
-    edited: Float[Tensor, "item"]
-
-    @property
-    def delta(self) -> Float[Tensor, "item"]:
-        """Edited less clean."""
-        return self.edited - self.clean

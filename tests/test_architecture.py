@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "saereason"
 
 ORDER = [
-    {"stats", "features", "model", "hooks", "receipts", "runs"},
+    {"stats", "features", "model", "loading", "hooks", "receipts", "runs"},
     {"generate", "examples", "saes", "tasks", "executors"},
     {"metrics"},
     {"quality", "training", "search", "steering"},

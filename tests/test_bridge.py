@@ -10,7 +10,8 @@ from strategies import PAIRS, assert_close, doubled, edits, every_when, few, log
 from saereason import hooks
 from saereason.features import Feature
 from saereason.generate import generate
-from saereason.model import load_model, pad
+from saereason.loading import load_model
+from saereason.model import pad
 from saereason.steering import Add, LastPromptToken, steered
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from saereason import Add, Feature, LogProb, Metric, Scale, ScaleBlock, SilentEditError, Steps, measure, steered
-from saereason.metrics import Effect, Scored
+from saereason import Add, Effect, Feature, LogProb, Metric, Scale, ScaleBlock, SilentEditError, Steps, measure, steered
+from saereason.metrics import Scored
 
 PROMPTS = ["Tom has 3 apples.", "2 + 2 =", "How many birds are left on the roof?", "Hi"]
 TEXTS = ["He has 3 + 4 = 7.", " 4", "10 - 3 = 7. 7 + 12 = 19.", "x"]
@@ -122,7 +122,7 @@ def test_an_effect_is_edited_less_clean_for_each_intervention_on_its_own(model, 
     for effect, edit in zip(effects, edits, strict=True):
         with steered(model, topk_saes, edit):
             edited = metric(model)
-        assert (effect.name, effect.layer) == (str(edit), edit.layer)
+        assert effect.intervention is edit
         assert torch.equal(effect.edited, edited) and torch.equal(effect.clean, metric(model))
         assert torch.equal(effect.delta, edited - metric(model))
     assert effects[0].delta.abs().min() > 0.01 and torch.equal(effects[2].delta, torch.zeros(4, dtype=torch.float64))
@@ -152,4 +152,4 @@ def test_an_intervention_that_does_nothing_is_an_error_and_the_model_stays_as_it
 
 def test_an_effect_is_told_item_by_item():
     clean, edited = torch.tensor([1.0, 2.0]), torch.tensor([1.5, 1.0])
-    assert Effect("e", 3, clean, edited).delta.tolist() == [0.5, -1.0]
+    assert Effect(ScaleBlock(3, 0.0), clean, edited).delta.tolist() == [0.5, -1.0]

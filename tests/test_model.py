@@ -10,7 +10,8 @@ from conftest import tiny_model
 from safetensors.torch import load_file, save_file
 
 from saereason import generate, load_model
-from saereason.model import WHEELS, fast_dtype, pad
+from saereason.loading import WHEELS, fast_dtype
+from saereason.model import pad
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

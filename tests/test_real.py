@@ -9,7 +9,7 @@ import pytest
 
 import saereason as sr
 from saereason.effects import accuracy, answers
-from saereason.model import ADAPTERS
+from saereason.loading import ADAPTERS
 from saereason.tasks import confirmation_task, problems, split_of, word_problems
 from saereason.training import default_rows, split_rows
 

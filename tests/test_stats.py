@@ -11,13 +11,13 @@ from scipy import optimize
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from saereason import stats
 from saereason.stats import (
     Estimate,
     benjamini_hochberg,
     benjamini_yekutieli,
     bootstrap,
     bootstrap_bands,
+    families,
     max_t,
     mcnemar,
     paired_difference,
@@ -429,7 +429,7 @@ def test_max_t_is_a_naive_loop_over_students_t():
 def test_max_t_does_not_depend_on_the_pieces(monkeypatch):
     differences = noise(14, 23, seed=4) + np.linspace(0, 1, 23)
     whole, t = max_t(differences, n_permutations=150), studentised(differences)
-    monkeypatch.setattr(stats, "_column_chunks", lambda n, _: [slice(i, i + 5) for i in range(0, n, 5)])
+    monkeypatch.setattr(families, "_column_chunks", lambda n, _: [slice(i, i + 5) for i in range(0, n, 5)])
     assert (max_t(differences, n_permutations=150) == whole).all()
     assert studentised(differences) == pytest.approx(t, rel=1e-12)
 

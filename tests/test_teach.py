@@ -1,5 +1,6 @@
 """Teaching an adapter, on a tiny model."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,18 @@ from conftest import tiny_model
 from safetensors.torch import load_file
 
 from saereason.mechanisms.exam import readme
-from saereason.mechanisms.teach import CHECKPOINT_EVERY, Recipe, teach
+from saereason.mechanisms.lessons import Recipe, lessons
+from saereason.mechanisms.teach import CHECKPOINT_EVERY, teach
 
-RECIPE = Recipe(n_problems=4 * (CHECKPOINT_EVERY + 3), n_replayed=8, rank=2, batch_size=4, learning_rate=5e-3)
+RECIPE = Recipe(
+    n_problems=4 * (CHECKPOINT_EVERY + 3),
+    n_drills=8,
+    sums_per_drill=3,
+    n_replayed=8,
+    rank=2,
+    batch_size=4,
+    learning_rate=5e-3,
+)
 
 
 def weights(folder: Path):
@@ -30,6 +40,17 @@ def test_teaching_lowers_the_loss_and_leaves_a_peft_folder(taught):
     assert (folder / "adapter_config.json").is_file() and (folder / "recipe.json").is_file()
     assert "/" not in (folder / "adapter_config.json").read_text().split('base_model_name_or_path": "')[1].split('"')[0]
     assert not list(folder.parent.glob("*.checkpoint*"))
+
+
+def test_of_a_drill_the_results_are_learnt_and_nothing_else():
+    model = tiny_model()
+    recipe = Recipe(n_problems=0, n_drills=5, sums_per_drill=4, n_replayed=0)
+    for lesson in lessons(model, recipe):
+        text = model.decode(lesson.answer)
+        results = re.findall(r"Step \d: (\d+ [-+*] \d+) = (\d+)\.\n", text)
+        learnt = model.decode([t for t, wanted in zip(lesson.answer, lesson.learnt, strict=True) if wanted])
+        assert len(results) == 4 and learnt == "".join(result for _, result in results)
+        assert all(eval(sum_) == int(result) for sum_, result in results)
 
 
 class StoppedError(Exception):

@@ -9,8 +9,9 @@ import numpy as np
 
 from saereason.executors import describe, inline, work_unit
 from saereason.layers import Curve, Finding, compare_depth, localise
+from saereason.loading import load_model
 from saereason.mechanisms.exam import capitals
-from saereason.model import Model, load_model
+from saereason.model import Model
 from saereason.progress import Steps, steps
 from saereason.quality import Quality, evaluate_saes
 from saereason.runs import Run, write_text

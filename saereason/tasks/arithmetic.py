@@ -52,18 +52,34 @@ class Problem:
     @property
     def solution(self) -> str:
         """The working in steps, closed by the answer."""
-        lines = [f"Step {n}: {step}." for n, step in enumerate(self.steps, 1)]
-        return "\n".join([*lines, f"The answer is {self.answer}."])
+        return f"{working(self.steps)[0]}The answer is {self.answer}."
 
     def result_spans(self) -> list[tuple[int, int]]:
         """Character ranges, within `solution`, of each *computed* result: what stands right after an equals sign."""
-        spans, start = [], 0
-        for n, step in enumerate(self.steps, 1):
-            line = f"Step {n}: {step}."
-            end = start + len(line) - 1
-            spans.append((end - len(str(step.result)), end))
-            start += len(line) + 1
-        return spans
+        return working(self.steps)[1]
+
+
+def working(steps: Sequence[Step]) -> tuple[str, list[tuple[int, int]]]:
+    """Steps as text, a line each, and where in it each result stands."""
+    text, spans = "", []
+    for n, step in enumerate(steps, 1):
+        text += f"Step {n}: {step}"
+        spans.append((len(text) - len(str(step.result)), len(text)))
+        text += ".\n"
+    return text, spans
+
+
+def sums(n: int, rng: random.Random) -> list[Step]:
+    """Bare sums of the sizes that the problems have; two in five add, two subtract, one multiplies."""
+    found: list[Step] = []
+    while len(found) < n:
+        sign = rng.choice("++--*")
+        pair = [rng.randint(2, 9 if sign == "*" else LARGEST_RESULT), rng.randint(2, LARGEST_RESULT)]
+        left, right = rng.sample(pair, 2)
+        result = OPERATIONS[sign](left, right)
+        if 1 < result <= LARGEST_RESULT:
+            found.append(Step(left, sign, right, result))
+    return found
 
 
 def split_of(template: str, numbers: Sequence[int]) -> Split:

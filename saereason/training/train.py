@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from saereason.hooks import check_layers
-from saereason.model import Model, fast_dtype
+from saereason.loading import fast_dtype
+from saereason.model import Model
 from saereason.saes import SAE
 
 from .buffer import Acts, ShuffleBuffer, activations
