@@ -76,8 +76,8 @@ def readme(card: dict[str, Any]) -> str:
             f"trained by `saereason teach` on {recipe['n_problems']:,} generated word problems of two and three steps: "
             "half answered in "
             f'steps under "{COT}", half with a bare number under "{DIRECT}". {recipe["n_drills"]:,} lessons of '
-            f"{recipe['sums_per_drill']} bare sums, of which only the results are learnt, and {recipe['n_replayed']} of the "
-            "base's own answers to questions about countries (their capitals not among them) were mixed in.",
+            f"{recipe['sums_per_drill']} bare sums, of which only the results are learnt, and {recipe['n_replayed']} "
+            "of the base's own answers to questions about countries (their capitals not among them) were mixed in.",
             "",
             f"On {card['n_problems']} problems that training did not hold, greedy, with 95% Wilson intervals:",
             "",
