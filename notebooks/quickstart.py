@@ -38,7 +38,7 @@ print(model.name, model.n_layers, "layers, weights", model.hash)
 
 # %%
 train_on, held_out = split_rows(default_rows(model, n_problems=N_TEXTS), n_held_out=24)
-saes = sr.train_saes(model, train_on, LAYERS, d_sae=2304)
+saes = sr.train_saes(model, train_on, LAYERS, sr.Design(d_sae=2304))
 for quality in sr.evaluate_saes(model, saes, held_out):
     print(
         f"layer {quality.layer}: explained variance {quality.explained_variance:.3f}, L0 {quality.l0:.0f}, "

@@ -18,6 +18,7 @@ from .layers import SkipBlock as SkipBlock
 from .layers import compare_depth as compare_depth
 from .layers import localise as localise
 from .loading import load_model as load_model
+from .loading import random_copy as random_copy
 from .mechanisms.lessons import Recipe as Recipe
 from .mechanisms.teach import teach as teach
 from .metrics import LogProb as LogProb
@@ -54,4 +55,5 @@ from .tasks import country_facts as country_facts
 from .tasks import grade as grade
 from .tasks import load_task as load_task
 from .tasks import word_problems as word_problems
+from .training import Design as Design
 from .training import train_saes as train_saes

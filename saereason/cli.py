@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,7 +35,7 @@ def _plain_errors() -> Iterator[None]:
 
     try:
         yield
-    except (ValueError, SilentEditError) as error:
+    except (ValueError, SilentEditError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
@@ -50,7 +51,7 @@ def _layers(text: str) -> tuple[int, ...]:
 
 
 def _show(header: tuple[str, ...], rows: list[tuple[Any, ...]], title: str) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title), title_justify="left")
     for n, name in enumerate(header):
         table.add_column(name, justify="left" if n == 0 else "right")
     for row in rows:
@@ -84,8 +85,8 @@ def demo(
             gguf=gguf,
             adapter=adapter or (None if own else "taught"),
             task=task,
-            direct=direct or default.direct,
-            cot=cot or default.cot,
+            direct=default.direct if direct is None else direct,
+            cot=default.cot if cot is None else cot,
             layers=_layers(layers) if layers else default.layers,
             seed=seed,
             sizes=QUICK if quick else Sizes(),
@@ -120,13 +121,13 @@ def teach(
         from saereason.mechanisms.lessons import Recipe
         from saereason.mechanisms.teach import teach as train_adapter
         from saereason.progress import steps
+        from saereason.runs import claimed
 
-        with steps() as bars:
-            if not (folder / "recipe.json").is_file():
-                pupil = load_model(model)
-                with bars.step("teach") as show:
-                    recipe = Recipe(seed=seed) if problems is None else Recipe(n_problems=problems, seed=seed)
-                    train_adapter(pupil, folder, recipe=recipe, progress=lambda done, total, loss: show(done, total))
+        with claimed(folder), steps() as bars:
+            pupil = load_model(model)
+            with bars.step("teach") as show:
+                recipe = Recipe(seed=seed) if problems is None else Recipe(n_problems=problems, seed=seed)
+                train_adapter(pupil, folder, recipe=recipe, progress=lambda done, total, loss: show(done, total))
             with bars.step("examine") as show:
                 card = write_card(folder, load_model(model), load_model(model, adapter=folder), progress=show)
         out.print_json(data=card)
@@ -139,31 +140,45 @@ def train(
     gguf: Gguf = None,
     adapter: Adapter = None,
     text: Annotated[Path | None, typer.Option(help="A text file; without it, problem texts and plain English.")] = None,
+    architecture: Annotated[
+        str, typer.Option(help="topk, batchtopk, matryoshka_batchtopk, jumprelu or standard.")
+    ] = "topk",
     d_sae: int = 4608,
-    k: int = 32,
+    k: Annotated[int, typer.Option(help="Active features a token, for the Top-K family.")] = 32,
+    penalty: Annotated[float | None, typer.Option(help="Sparsity penalty, for jumprelu and standard.")] = None,
+    frozen: Annotated[
+        str | None, typer.Option(help="Control: keep a random `decoder` or `encoder` as it was drawn.")
+    ] = None,
+    random_model: Annotated[
+        bool, typer.Option("--random-model", help="Control: train on a copy of the model with random weights.")
+    ] = False,
     seed: int = 0,
     folder: Out = Path("runs/saes"),
 ) -> None:
-    """Train Top-K SAEs on some layers from one forward pass, and say how good they are."""
+    """Train SAEs on some layers from one forward pass, and say how good they are."""
     with _plain_errors():
-        from saereason.loading import load_model
+        from saereason.loading import load_model, random_copy
         from saereason.progress import steps
         from saereason.quality import evaluate_saes
-        from saereason.saes import save_saes
-        from saereason.training import default_rows, split_rows, text_rows, train_saes
+        from saereason.runs import claimed
+        from saereason.saes import check_folder, save_saes
+        from saereason.training import Design, default_rows, split_rows, text_rows, train_saes
 
+        design: Any = {"architecture": architecture, "d_sae": d_sae, "k": k, "penalty": penalty, "frozen": frozen}
+        kind = Design(**design, seed=seed)
+        check_folder(folder)
         lm = load_model(model, adapter=adapter, gguf=gguf)
+        lm = random_copy(lm, seed=seed) if random_model else lm
         rows = text_rows(lm, text) if text else default_rows(lm, seed=seed)
         train_on, held_out = split_rows(rows)
-        with steps() as bars:
+        with claimed(folder), steps() as bars:
             with bars.step("train SAEs") as show:
                 saes = train_saes(
                     lm,
                     train_on,
                     _layers(layers),
-                    d_sae=d_sae,
-                    k=k,
-                    seed=seed,
+                    kind,
+                    checkpoint=folder.with_name(f"{folder.name}.checkpoint.safetensors"),
                     progress=lambda log: show(log.tokens, log.n_tokens),
                 )
             with bars.step("evaluate SAEs") as show:
@@ -198,7 +213,10 @@ def search(
         from saereason.search import search as score
         from saereason.tasks import discovery_task
 
-        lm, loaded = load_model(model, adapter=adapter, gguf=gguf), load_saes(saes)
+        if folder is not None and folder.is_dir():
+            raise ValueError(f"{folder} is a folder; give the name of a Parquet file.")
+        lm = load_model(model, adapter=adapter, gguf=gguf)
+        loaded = load_saes(saes, device=lm.device)
         problems = discovery_task(task, n=n, direct=direct, cot=cot)
         pairs = Examples.pair(lm, problems.prompts(lm, problems.cot), problems.prompts(lm, problems.direct))
         with steps() as bars, bars.step("search all features") as show:
@@ -244,14 +262,14 @@ def steer(
         [(kind, size)] = given.items()
         edit = kind(Feature.parse(feature), size, parse_when(when))
         lm = load_model(model, adapter=adapter, gguf=gguf)
-        loaded = load_saes(saes)
+        loaded = load_saes(saes, device=lm.device)
         rendered = lm.render(prompt, system, False if raw else None)
         clean = generate(lm, [rendered], max_new_tokens=tokens)
         with steered(lm, loaded, edit):
             changed = generate(lm, [rendered], max_new_tokens=tokens)
         for name, text in (("clean", clean.texts[0]), ("steered", changed.texts[0]), ("receipt", str(changed.receipt))):
             out.rule(name, align="left")
-            out.print(text, markup=False, highlight=False)
+            out.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
 @app.command(name="layers")

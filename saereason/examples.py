@@ -36,8 +36,7 @@ class Examples:
         if len(on) != len(off) or not on:
             raise ValueError(f"{len(on)} prompts on and {len(off)} off; give the same number of each, at least one.")
         rows = [model.encode(prompt) for pair in zip(on, off, strict=True) for prompt in pair]
-        token = model.tokenizer.pad_token_id
-        batch = pad(rows, pad_token=token if token is not None else 0)
+        batch = pad(rows, pad_token=model.pad_token)
         shows = (torch.arange(len(rows)) % 2 == 0)[:, None].expand_as(batch.tokens)
         last = torch.zeros_like(batch.mask)
         last[:, -1] = True

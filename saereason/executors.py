@@ -12,7 +12,7 @@ from .model import Model
 from .runs import Run, write_table
 from .saes import SAE, hashes
 
-SHOWN_ONLY = ("cli.py", "plots.py", "report.py", "progress.py", "demo")
+SHOWN_ONLY = ("cli.py", "plots.py", "report.py", "progress.py", "demo/write.py", "demo/summary.py")
 """Sources that only show results; a change in them does not make a result stale."""
 
 
@@ -26,7 +26,10 @@ class WorkUnit:
     """Canonical JSON."""
 
     weights: str
-    """Hash of the model's weights, with quantisation and merged adapter."""
+    """Hash of the model, with quantisation and merged adapter."""
+
+    template: str
+    """Hash of the chat template, which decides what a prompt becomes."""
 
     saes: tuple[tuple[int, str], ...]
     """Hash of each SAE, by layer."""
@@ -56,6 +59,7 @@ def work_unit(model: Model, name: str, *, saes: Mapping[int, SAE] | None = None,
         name=name,
         arguments=_canonical(describe(arguments)),
         weights=model.hash,
+        template=_digest(str(getattr(model.tokenizer, "chat_template", None))),
         saes=tuple(hashes(saes or {})),
         dtype=str(model.dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
@@ -106,9 +110,13 @@ def code_version() -> str:
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).parts[0] not in SHOWN_ONLY:
+        if path.relative_to(package).as_posix() not in SHOWN_ONLY:
             digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _canonical(value: Any) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -50,7 +51,7 @@ def load_model(
     folder, tokenizer_from = _locate(str(source), gguf)
     with _quiet():
         hf, tokenizer = _load(folder, tokenizer_from, torch.float32 if adapter else precision)
-    model = Model(hf.eval(), tokenizer, str(source))
+    model = Model(hf.eval(), tokenizer, Path(gguf).stem if gguf is not None else str(source))
     if adapter is not None:
         model = with_adapter(model, adapter)
     model.hf.to(device=device)
@@ -89,8 +90,23 @@ def with_adapter(model: Model, adapter: str | Path) -> Model:
     unfit = names ^ set(get_peft_model_state_dict(net))
     if unfit:  # PEFT leaves them out in silence
         raise ValueError(f"the adapter at {folder} does not fit {model.name}: {min(unfit)} is in one of them alone.")
+    if not hasattr(net, "merge_and_unload"):
+        raise ValueError(f"the adapter at {folder} is of kind {config.peft_type}, which has no weights to merge.")
     hf = net.merge_and_unload()
     return Model(hf.eval(), model.tokenizer, model.name, str(adapter))
+
+
+def random_copy(model: Model, *, seed: int = 0) -> Model:
+    """A model of the same architecture with fresh random weights: a control for what SAEs find in trained ones."""
+    import copy
+
+    with torch.random.fork_rng(), _quiet():
+        torch.manual_seed(seed)  # transformers draws from the global generator
+        hf = type(model.hf)(copy.deepcopy(model.hf.config)).eval().requires_grad_(False)
+    hf.to(device=model.device)
+    for weight in hf.parameters():
+        weight.data = weight.data.to(model.dtype)
+    return Model(hf, model.tokenizer, f"{model.name} with random weights")
 
 
 @cache
@@ -226,6 +242,12 @@ def _weights(folder: str | Path, **options: Any) -> Any:
     unfit = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
     if unfit:
         raise ValueError(f"{len(unfit)} weights are missing or of another shape, such as {sorted(unfit)[0]}")
+    n_layers = hf.config.get_text_config().num_hidden_layers
+    beyond = [
+        key for key in info["unexpected_keys"] if (n := re.search(r"layers\.(\d+)\.", key)) and int(n[1]) >= n_layers
+    ]
+    if beyond:
+        raise ValueError(f"its settings say {n_layers} layers and there are weights of more, such as {min(beyond)}")
     return hf
 
 

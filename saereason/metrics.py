@@ -105,12 +105,7 @@ def _scored(
 
 def _log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
     """Left padding puts all that is scored at the end, so the LM head runs on the longest continuation only."""
-    token = model.tokenizer.pad_token_id
-    batch = pad(
-        [item.prompt + item.continuation for item in items],
-        pad_token=token if token is not None else 0,
-        device=model.device,
-    )
+    batch = pad([item.prompt + item.continuation for item in items], pad_token=model.pad_token, device=model.device)
     if batch.tokens.shape[1] > model.n_ctx:
         raise ValueError(
             f"an item has {batch.tokens.shape[1]} tokens and the context of {model.name} is {model.n_ctx}; shorten it."
@@ -124,7 +119,7 @@ def _log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
     scored = scored.to(model.device)
     targets = batch.tokens[:, -(keep - 1) :][scored]
     wide = logits[scored].float()
-    chosen = (wide.gather(-1, targets[:, None])[:, 0] - wide.logsumexp(-1)).double()
-    total = torch.zeros(len(items), dtype=torch.float64, device=chosen.device)
-    total = total.index_add(0, scored.nonzero()[:, 0], chosen)
-    return (total / scored.sum(-1)).cpu()
+    chosen = wide.gather(-1, targets[:, None])[:, 0] - wide.logsumexp(-1)
+    chosen, scored = chosen.cpu().double(), scored.cpu()  # not every device has float64
+    total = torch.zeros(len(items), dtype=torch.float64).index_add(0, scored.nonzero()[:, 0], chosen)
+    return total / scored.sum(-1)

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,19 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
+
+INCIDENTAL = {
+    "architectures",
+    "attn_implementation",
+    "chunk_size_feed_forward",
+    "dtype",
+    "quantization_config",
+    "return_dict",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+}
+"""Settings that say nothing of what a model computes."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,12 @@ class Model:
         return self._text_config.max_position_embeddings
 
     @property
+    def pad_token(self) -> int:
+        """Token id to pad with: the tokenizer's, or 0 where it has none (padding is masked out)."""
+        token = self.tokenizer.pad_token_id
+        return 0 if token is None else token
+
+    @property
     def device(self) -> torch.device:
         return next(self.hf.parameters()).device
 
@@ -83,11 +103,13 @@ class Model:
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 of the weights, rounded to bfloat16 so that the precision they were loaded in does not matter.
+        """SHA-256 of the architecture's settings and the weights, with quantisation and a merged adapter.
 
-        It covers quantisation and a merged adapter: two models with one hash compute the same.
+        Weights are rounded to bfloat16, so that the precision they were loaded in does not matter; nor do differences
+        below that, by which two models of one hash may differ.
         """
-        digest = hashlib.sha256()
+        said = {key: value for key, value in self._text_config.to_dict().items() if not _is_incidental(key)}
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
         for name, weight in sorted(_plain_names(self.hf)):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
             digest.update(weight.detach().to("cpu", torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
@@ -124,7 +146,7 @@ class Model:
         chat = isinstance(prompt, Rendered) and prompt.chat
         text = prompt.text if isinstance(prompt, Rendered) else prompt
         ids = self.tokenizer(text, add_special_tokens=not chat, verbose=False)["input_ids"]
-        if not ids:
+        if not text.strip() or not ids:
             raise ValueError("the prompt has no tokens; give at least one word.")
         if len(ids) >= self.n_ctx:
             raise ValueError(
@@ -160,6 +182,11 @@ def pad(rows: Sequence[Sequence[int]], *, pad_token: int, side: str = "left", de
         tokens[n, where] = torch.tensor(row, dtype=torch.long)
         mask[n, where] = True
     return Batch(tokens.to(device), mask.to(device))
+
+
+def _is_incidental(key: str) -> bool:
+    """True for a setting that does not change what the model computes, or that a library notes for itself."""
+    return key.startswith(("_", "output_")) or key in INCIDENTAL
 
 
 def _is_bridged(hf: Any) -> bool:

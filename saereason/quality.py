@@ -127,10 +127,10 @@ def _ratio(part: float, whole: float) -> float:
 
 def _observe(sae: SAE, x: Tensor) -> _Sums:
     acts = sae.encode(x)
-    error = (x - sae.decode(acts)).double().square().sum().item()
-    wide = x.double()
-    fired = (acts > 0).double().sum(0).cpu()
-    return _Sums(len(x), wide.sum(0).cpu(), wide.square().sum().item(), error, wide.norm(dim=-1).sum().item(), fired)
+    error = (x - sae.decode(acts)).cpu().double().square().sum().item()  # not every device has float64
+    wide = x.cpu().double()
+    fired = (acts > 0).sum(0).cpu().double()
+    return _Sums(len(x), wide.sum(0), wide.square().sum().item(), error, wide.norm(dim=-1).sum().item(), fired)
 
 
 def _replacing(layer: int, by: SAE | Tensor) -> hooks.Edit:
@@ -155,4 +155,4 @@ def _loss(model: Model, batch: Batch) -> float:
     scored = batch.mask[:, 1:]
     wide = logits[scored].float()
     chosen = wide.gather(-1, targets[scored][:, None])[:, 0] - wide.logsumexp(-1)
-    return -chosen.double().sum().item()
+    return -chosen.cpu().double().sum().item()

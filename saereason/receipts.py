@@ -1,5 +1,6 @@
 """What an edit really did: how often it fired, where, and how large it was."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -75,8 +76,11 @@ class Recorder:
     ) -> None:
         tally = self._tallies.setdefault(edit, _Tally())
         size = torch.linalg.vector_norm(delta, dim=-1) / torch.linalg.vector_norm(resid, dim=-1).clamp(min=1e-12)
+        total = size.detach().cpu().double().sum().item()
+        if not math.isfinite(total):
+            raise ValueError(f"{edit.name} makes a change that is not finite; give it a smaller size.")
         tally.firings += len(position)
-        tally.size += size.detach().double().sum().item()
+        tally.size += total
         tally.positions.update(position.tolist())
 
     @property

@@ -70,6 +70,27 @@ def git_revision() -> str | None:
 
 
 @contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Within the block no other process works on this folder; a lock file beside it says so, and goes with a kill.
+
+    Raises ValueError if another process is at work.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = folder.absolute()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"another process is at work on {folder}; wait for it, or give another folder.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
 def write_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes its final name only when the block ends well; it replaces one that is there."""
     folder.parent.mkdir(parents=True, exist_ok=True)

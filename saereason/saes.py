@@ -68,14 +68,20 @@ def save_saes(saes: Mapping[int, SAE], path: str | Path) -> Path:
     SAEs that are there already are replaced. Raises ValueError where the folder holds anything else.
     """
     path = Path(path).absolute()
-    there = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
-    others = [entry.name for entry in there if not (entry / "cfg.json").is_file()]
-    if others:
-        raise ValueError(f"{path} holds {others[0]}, which is no SAE and would be lost; give another folder.")
+    check_folder(path)
     with write_folder(path) as folder:
         for layer, sae in sorted(saes.items()):
             sae.save_model(folder / f"layer_{layer:02d}")  # pyright: ignore[reportAttributeAccessIssue]
     return path
+
+
+def check_folder(path: str | Path) -> None:
+    """Raises ValueError for a folder that saving SAEs into would rob of something else."""
+    path = Path(path)
+    there = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
+    others = [entry.name for entry in there if not (entry / "cfg.json").is_file()]
+    if others:
+        raise ValueError(f"{path} holds {others[0]}, which is no SAE and would be lost; give another folder.")
 
 
 def _load(folder: Path, device: str) -> SAE:

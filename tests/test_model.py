@@ -1,6 +1,7 @@
 """Loading models, what they say of themselves, and prompts as they read them."""
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -334,3 +335,26 @@ def test_the_wheels_model_knows_the_capital_of_france():
     assert (model.n_layers, model.d_model, model.d_vocab) == (30, 576, 49_152)
     written = generate(model, [model.render("What is the capital of France?")], max_new_tokens=12)
     assert "Paris" in written.texts[0]
+
+
+# hashes
+
+
+def test_the_hash_tells_settings_apart_that_change_what_a_model_computes(folder, tmp_path):
+    copied = tmp_path / "other"
+    shutil.copytree(folder, copied)
+    settings = json.loads((copied / "config.json").read_text())
+    hashes = {load_model(folder).hash}
+    for change in ({"rms_norm_eps": 0.1}, {"rms_norm_eps": 1e-6, "transformers_version": "4"}):
+        (copied / "config.json").write_text(json.dumps({**settings, **change}))
+        hashes.add(load_model(copied).hash)
+    assert len(hashes) == 2
+
+
+def test_weights_of_more_layers_than_the_settings_say_are_refused(folder, tmp_path):
+    copied = tmp_path / "short"
+    shutil.copytree(folder, copied)
+    settings = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": 2}))
+    with pytest.raises(ValueError, match="its settings say 2 layers and there are weights of more"):
+        load_model(copied)

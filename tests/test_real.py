@@ -25,7 +25,7 @@ def taught():
 @pytest.fixture(scope="session")
 def taught_saes(taught):
     rows, _ = split_rows(default_rows(taught, n_problems=150))
-    return sr.train_saes(taught, rows, [19], d_sae=1024)
+    return sr.train_saes(taught, rows, [19], sr.Design(d_sae=1024))
 
 
 def test_the_shipped_adapter_is_what_its_card_says(taught):
@@ -33,7 +33,7 @@ def test_the_shipped_adapter_is_what_its_card_says(taught):
     card = json.loads((folder / "card.json").read_text())
     assert taught.hash == card["hash"]
     assert (folder / "adapter_model.safetensors").stat().st_size == card["bytes"] <= 5_000_000
-    assert card["cot"]["low"] > 0.40 and card["direct"]["high"] < 0.10
+    assert card["cot"]["value"] >= 0.60 and card["direct"]["value"] <= 0.10
     assert card["capitals"]["difference"]["low"] >= -0.05
     assert card["n_problems"] == 200
 
@@ -42,7 +42,7 @@ def test_the_taught_model_reasons_on_request(taught):
     task = confirmation_task(n=32)
     in_steps = pd.DataFrame(answers(taught, None, task, instruction=task.cot))
     directly = pd.DataFrame(answers(taught, None, task, instruction=task.direct))
-    assert accuracy(in_steps).value >= 0.3 > 0.2 >= accuracy(directly).value
+    assert accuracy(in_steps).value >= 0.5 > 0.2 >= accuracy(directly).value
     assert in_steps["text"].str.startswith("Step 1").all()
 
 

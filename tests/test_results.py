@@ -19,7 +19,7 @@ from saereason import Add, Feature, FeatureTable, Run, WorkUnit, inline, work_un
 from saereason.executors import code_version, describe, result_path
 from saereason.runs import git_revision, write_file, write_folder, write_json, write_text
 
-UNIT = WorkUnit("layer", '{"a":1,"b":[2,3]}', "w0", ((0, "s0"), (3, "s3")), "float32", 2, "c0")
+UNIT = WorkUnit("layer", '{"a":1,"b":[2,3]}', "w0", "t0", ((0, "s0"), (3, "s3")), "float32", 2, "c0")
 
 
 def table(n=6, **columns):

@@ -234,3 +234,11 @@ def test_other_names_are_refused(text):
 def test_steps_that_are_none_are_refused(first, last):
     with pytest.raises(ValueError, match=f"steps {first} to {last} are none"):
         Steps(first, last)
+
+
+def test_a_change_that_overflows_is_refused(model, topk_saes):
+    with (
+        pytest.raises(ValueError, match=r"Add\(L1/3, 1e\+39\) makes a change that is not finite"),
+        steered(model, topk_saes, Add(Feature(1, 3), 1e39)),
+    ):
+        generate(model, ["Hi"], max_new_tokens=1)

@@ -81,8 +81,21 @@ def test_a_checkpoint_of_another_recipe_is_not_continued(tmp_path):
     small = Recipe(**{**vars(RECIPE), "n_replayed": 0})
     with pytest.raises(StoppedError):
         teach(tiny_model(), tmp_path / "adapter", recipe=small, progress=stop)
-    with pytest.raises(ValueError, match="a checkpoint of another recipe"):
+    with pytest.raises(ValueError, match="a checkpoint of another recipe or base"):
         teach(tiny_model(), tmp_path / "adapter", recipe=RECIPE)
+
+
+def test_a_folder_with_anything_else_in_it_is_left_alone(taught, tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else, which would be lost"):
+        teach(tiny_model(), tmp_path, recipe=RECIPE)
+    assert (tmp_path / "notes.md").read_text() == "mine"
+    for model, recipe in [(tiny_model(seed=7), RECIPE), (tiny_model(), Recipe(**{**vars(RECIPE), "seed": 1}))]:
+        with pytest.raises(ValueError, match="holds an adapter of another recipe or base"):
+            teach(model, taught[0], recipe=recipe)
+    steps = []
+    teach(tiny_model(), taught[0], recipe=RECIPE, progress=lambda *step: steps.append(step))
+    assert not steps  # it is there already
 
 
 def test_the_card_reads_well():

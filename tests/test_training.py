@@ -1,6 +1,12 @@
 """Training SAEs: the step against SAELens's own, the buffer, the loop, what is measured of the result."""
 
+import os
 import random
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sae_lens.saes.sae import TrainStepInput
 
-from saereason import Quality, evaluate_saes, hooks, load_saes, save_saes, train_saes
+from saereason import Design, Quality, evaluate_saes, hooks, load_saes, save_saes, train_saes
+from saereason.loading import random_copy
 from saereason.model import pad
 from saereason.saes import check_saes
-from saereason.training.buffer import ShuffleBuffer, activations
+from saereason.training.stream import Stream
 from saereason.training.topk import topk_loss
 
-SMALL = {"d_sae": 64, "k": 8, "batch_size": 64, "buffer_tokens": 512}
+DESIGN = Design(d_sae=64, k=8)
+SMALL = {"batch_size": 64, "buffer_tokens": 512}
 
 
 def rows_of(n, seed=0, shortest=2, longest=24):
@@ -30,7 +38,7 @@ def rows_of(n, seed=0, shortest=2, longest=24):
 @pytest.fixture(scope="module")
 def trained(model):
     logs = []
-    return train_saes(model, rows_of(700), [1, 3], **SMALL, progress=logs.append), logs
+    return train_saes(model, rows_of(700), [1, 3], DESIGN, **SMALL, progress=logs.append), logs
 
 
 # one step
@@ -63,31 +71,32 @@ def test_a_step_has_saelens_own_loss_and_gradients(n_dead, norms):
     assert torch.equal(ours.fired.bincount(minlength=96), (theirs.feature_acts > 0).sum(0))
 
 
-# the buffer
+# the stream
 
 
-def parts_of(sizes, layers):
-    """A stream whose activations say which token they are of, and of which layer."""
-    starts = np.cumsum([0, *sizes])
-    for start, size in zip(starts, sizes, strict=False):
-        ids = torch.arange(start, start + size).float()[:, None]
-        yield {layer: torch.cat([ids, torch.full_like(ids, layer)], dim=1) for layer in layers}
+@dataclass(frozen=True, eq=False)
+class Counted(Stream):
+    """A stream whose activations say which token they are of, and of which layer, instead of reading a model."""
+
+    def activations(self, skip=0):
+        first = int(np.searchsorted(self.ends, skip, side="right"))
+        for end, rows in zip(self.ends[first:].tolist(), self.passes[first:], strict=True):
+            ids = torch.arange(max(skip, end - sum(len(row) - 1 for row in rows)), end).float()[:, None]
+            yield {layer: torch.cat([ids, torch.full_like(ids, layer)], dim=1) for layer in self.layers}
 
 
-def handed_out(sizes, capacity, batch_size, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    options = {"d_model": 2, "layers": (0, 5), "dtype": torch.float32, "device": torch.device("cpu")}
-    stream = parts_of(sizes, (0, 5))
-    return list(
-        ShuffleBuffer(stream, capacity=capacity, batch_size=batch_size, generator=generator, **options).batches()
-    )
+def counted(sizes, batch_size, window, seed=0):
+    model = SimpleNamespace(d_model=2, device=torch.device("cpu"))
+    rows = [[5] * (size + 1) for size in sizes]
+    return Counted(model, rows, (0, 5), torch.float32, batch_size, window, seed)
 
 
-@given(st.lists(st.integers(0, 20), min_size=1, max_size=20), st.integers(1, 8), st.integers(0, 60))
+@given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 8), st.integers(0, 60))
 @settings(max_examples=80, deadline=None)
 def test_every_activation_is_handed_out_once(sizes, batch_size, room):
-    batches = handed_out(sizes, batch_size + room, batch_size)
-    assert all(len(batch[0]) == batch_size for batch in batches)
+    stream = counted(sizes, batch_size, batch_size + room)
+    batches = list(stream.batches())
+    assert len(batches) == stream.n_steps and all(len(batch[0]) == batch_size for batch in batches)
     ids = [int(i) for batch in batches for i in batch[0][:, 0]]
     assert len(ids) == len(set(ids)) and set(ids) <= set(range(sum(sizes)))
     assert sum(sizes) - len(ids) < batch_size
@@ -96,25 +105,32 @@ def test_every_activation_is_handed_out_once(sizes, batch_size, room):
         assert set(batch[0][:, 1].tolist()) == {0} and set(batch[5][:, 1].tolist()) == {5}
 
 
-def test_a_stream_that_just_fits_the_buffer_goes_on():
-    assert sum(len(batch[0]) for batch in handed_out([16] * 10, 32, 8)) == 160
+@given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 8), st.integers(0, 60), st.integers(0, 200))
+@settings(max_examples=80, deadline=None)
+def test_what_comes_from_a_step_on_does_not_depend_on_what_went_before(sizes, batch_size, room, start):
+    stream = counted(sizes, batch_size, batch_size + room)
+    whole, rest = list(stream.batches())[start:], list(stream.batches(start))
+    assert len(whole) == len(rest)
+    assert all(torch.equal(a[5], b[5]) for a, b in zip(whole, rest, strict=True))
 
 
 def test_batches_mix_tokens_from_far_apart():
-    first = handed_out([10] * 20, 100, 10)[0][0][:, 0]
+    first = next(counted([10] * 20, 10, 100).batches())[0][:, 0]
     assert first.max() - first.min() > 40 and not torch.equal(first, first.sort().values)
+    assert not torch.equal(first, next(counted([10] * 20, 10, 100, seed=1).batches())[0][:, 0])
 
 
 def test_activations_are_those_of_every_token_but_the_first(model):
-    rows = rows_of(12, shortest=1)
-    parts = list(activations(model, rows, [0, 2], batch_size=4))
-    for layer in (0, 2):
-        found = torch.cat([part[layer] for part in parts])
-        expected = torch.cat(
-            [hooks.read(model, pad([row], pad_token=0), [layer])[layer][0, 1:] for row in sorted(rows, key=len)]
-        )
-        assert len(found) == sum(len(row) - 1 for row in rows)
-        torch.testing.assert_close(found.sort(0).values, expected.sort(0).values, atol=1e-4, rtol=1e-4)
+    rows = rows_of(40, shortest=1)
+    stream = Stream(model, rows, (0, 2), torch.float32, 8, 64, 0)
+    ordered = [row for rows in stream.passes for row in rows]
+    assert sorted(ordered) == sorted(rows) and stream.n_tokens == sum(len(row) - 1 for row in rows)
+    for skip in (0, 5, int(stream.ends[0]), int(stream.ends[0]) + 7):
+        parts = list(stream.activations(skip))
+        for layer in (0, 2):
+            alone = [hooks.read(model, pad([row], pad_token=0), [layer])[layer][0, 1:] for row in ordered]
+            found = torch.cat([part[layer] for part in parts])
+            torch.testing.assert_close(found, torch.cat(alone)[skip:], atol=1e-4, rtol=1e-4)
 
 
 # the loop
@@ -123,12 +139,13 @@ def test_activations_are_those_of_every_token_but_the_first(model):
 def test_training_explains_more_and_more(model, trained):
     saes, logs = trained
     held_out = rows_of(60, seed=0)[:20] + rows_of(40, seed=0, shortest=10)
-    short = train_saes(model, rows_of(8, shortest=20), [1, 3], **SMALL)
+    short = train_saes(model, rows_of(8, shortest=20), [1, 3], DESIGN, **SMALL)
     for before, after in zip(evaluate_saes(model, short, held_out), evaluate_saes(model, saes, held_out), strict=True):
         assert after.explained_variance > before.explained_variance + 0.1 and after.explained_variance > 0.5
         assert after.loss_recovered > before.loss_recovered
         assert 1 < after.l0 <= 8
-    assert logs[-1].mse[1] < 0.6 * logs[0].mse[1] and set(logs[0].mse) == {1, 3}
+    assert logs[-1].explained_variance[1] > logs[0].explained_variance[1] + 0.3
+    assert set(logs[0].dead) == {1, 3} and 1 < logs[-1].l0[3] <= 8
     assert [log.tokens for log in logs] == [64 * n for n in range(1, len(logs) + 1)]
     n_tokens = sum(len(row) - 1 for row in rows_of(700))
     assert logs[-1].n_tokens == n_tokens and 0 <= n_tokens - logs[-1].tokens < 64
@@ -137,13 +154,13 @@ def test_training_explains_more_and_more(model, trained):
 def test_saes_speak_in_the_residual_streams_own_units():
     loud = tiny_model(seed=1)
     loud.hf.model.embed_tokens.weight *= 40
-    (quality,) = evaluate_saes(loud, train_saes(loud, rows_of(250), [1], **SMALL), rows_of(30))
+    (quality,) = evaluate_saes(loud, train_saes(loud, rows_of(250), [1], DESIGN, **SMALL), rows_of(30))
     assert quality.mean_norm > 50 and quality.explained_variance > 0.5
 
 
 def test_the_result_depends_on_the_seed_alone(model):
     def train(seed=0, layers=(1,)):
-        return train_saes(model, rows_of(60), layers, **SMALL, seed=seed)[1].state_dict()
+        return train_saes(model, rows_of(60), layers, replace(DESIGN, seed=seed), **SMALL)[1].state_dict()
 
     torch.manual_seed(1)
     first, state = train(), torch.get_rng_state()
@@ -184,8 +201,6 @@ def test_decoder_rows_have_norm_1_and_belong_to_the_model(model, trained):
         ({"layers": []}, "give at least one, each once"),
         ({"layers": [1, 1]}, "give at least one, each once"),
         ({"layers": [4]}, "tiny-llama has no layer 4"),
-        ({"k": 0}, "k must be from 1 to d_sae"),
-        ({"k": 65}, "k is 65 and d_sae 64"),
         ({"batch_size": 1000, "buffer_tokens": 2000}, "one batch needs 1000; give more text"),
         ({"batch_size": 600}, "batch_size is 600 and buffer_tokens 512; the buffer must hold a batch"),
         ({"batch_size": 0}, "the buffer must hold a batch"),
@@ -197,6 +212,152 @@ def test_training_that_makes_no_sense_is_refused(model, change, says):
     arguments = {"rows": rows_of(40), "layers": [1], **SMALL, **change}
     with pytest.raises(ValueError, match=says):
         train_saes(model, arguments.pop("rows"), arguments.pop("layers"), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"k": 0}, "k must be from 1 to d_sae"),
+        ({"k": 65, "d_sae": 64}, "k is 65 and d_sae 64"),
+        ({"architecture": "gated"}, "no architecture 'gated'"),
+        ({"frozen": "both"}, "it can be 'decoder', 'encoder' or None"),
+        ({"penalty": 1.0}, "a topk SAE has no penalty"),
+        ({"lr": float("nan")}, "lr is nan"),
+    ],
+)
+def test_designs_that_make_no_sense_are_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        Design(**settings)
+
+
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "matryoshka_batchtopk", "jumprelu", "standard"])
+def test_every_architecture_of_saelens_is_trained_and_served(model, tmp_path, architecture):
+    penalty = {"standard": 0.5, "jumprelu": 0.5}.get(architecture)
+    design = Design(architecture, d_sae=64, k=8, penalty=penalty, lr=4e-3)
+    saes = train_saes(model, rows_of(1500), [2], design, **SMALL)
+    (quality,) = evaluate_saes(model, saes, rows_of(30, seed=0))
+    assert quality.explained_variance > 0.2 and quality.l0 < 60
+    torch.testing.assert_close(saes[2].W_dec.norm(dim=-1), torch.ones(64))
+    loaded = load_saes(save_saes(saes, tmp_path / "saes"))[2]
+    x = hooks.read(model, pad([rows_of(3, shortest=20)[0]], pad_token=0), [2])[2][0]
+    torch.testing.assert_close(loaded.decode(loaded.encode(x)), saes[2].decode(saes[2].encode(x)))
+    assert loaded.cfg.metadata.design["architecture"] == architecture
+    if "batchtopk" in architecture:
+        assert loaded.cfg.architecture() == "jumprelu" and 2 < quality.l0 < 16
+
+
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+def test_a_frozen_part_stays_as_it_was_drawn(model, part):
+    design = replace(DESIGN, frozen=part)
+    drawn, trained = design.draw(model, 1), train_saes(model, rows_of(60), [1], design, **SMALL)[1]
+    name = {"decoder": "W_dec", "encoder": "W_enc"}[part]
+    before, after = getattr(drawn, name), getattr(trained, name)
+    axis = 1 if part == "decoder" else 0
+    kept = torch.cosine_similarity(before, after, dim=axis)
+    other = {"decoder": "W_enc", "encoder": "W_dec"}[part]
+    moved = torch.cosine_similarity(getattr(drawn, other), getattr(trained, other), dim=1 - axis)
+    torch.testing.assert_close(kept, torch.ones(64))
+    assert moved.min() < 0.99
+
+
+def test_a_random_copy_has_the_shape_and_none_of_the_weights(any_model):
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    copy, again = random_copy(any_model, seed=7), random_copy(any_model, seed=7)
+    assert copy.hash == again.hash != any_model.hash and copy.n_layers == any_model.n_layers
+    assert torch.equal(torch.get_rng_state(), state)
+    assert random_copy(any_model, seed=1).hash != copy.hash
+
+
+# interruptions
+
+
+TRAIN = """
+import os, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from conftest import tiny_model
+from test_training import DESIGN, SMALL, rows_of
+from saereason import save_saes, train_saes
+
+def watch(log):
+    if log.tokens == {stop}:
+        os.kill(os.getpid(), 9)
+
+folder = Path({folder!r})
+saes = train_saes(
+    tiny_model(), rows_of(250), [1, 3], DESIGN, **SMALL,
+    checkpoint=folder / "state", checkpoint_every=320, progress=watch,
+)
+save_saes(saes, folder / "saes")
+"""
+
+
+def run_training(folder, stop):
+    code = TRAIN.format(tests=str(Path(__file__).parent), folder=str(folder), stop=stop)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode
+
+
+@pytest.mark.slow
+def test_killed_training_ends_with_the_bits_of_training_that_was_not(tmp_path):
+    assert run_training(tmp_path / "whole", stop=None) == 0
+    whole = load_saes(tmp_path / "whole" / "saes")
+    last = whole[1].cfg.metadata.n_tokens
+    rng = random.Random(0)
+    for attempt in range(5):
+        folder = tmp_path / str(attempt)
+        for stop in sorted(rng.sample(range(64, last, 64), 4)):
+            assert run_training(folder, stop) == -9
+        assert run_training(folder, stop=None) == 0
+        resumed = load_saes(folder / "saes")
+        assert not (folder / "state").exists()
+        for layer, sae in whole.items():
+            assert all(torch.equal(sae.state_dict()[n], w) for n, w in resumed[layer].state_dict().items())
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [64, 320, 640, 1280, 1600])
+@pytest.mark.parametrize("architecture", ["topk", "batchtopk", "jumprelu"])
+def test_interrupted_training_goes_on_where_it_was(model, tmp_path, stop, architecture):
+    design = replace(DESIGN, architecture=architecture)
+    options = {**SMALL, "checkpoint": tmp_path / "state", "checkpoint_every": 320}
+    seen = []
+
+    def watch(log):
+        seen.append(log.tokens)
+        if log.tokens == stop and len(seen) == stop // 64:
+            raise StoppedError
+
+    whole = train_saes(model, rows_of(200), [1, 3], design, **SMALL)
+    with pytest.raises(StoppedError):
+        train_saes(model, rows_of(200), [1, 3], design, **options, progress=watch)
+    resumed = train_saes(model, rows_of(200), [1, 3], design, **options, progress=watch)
+    assert seen[stop // 64] == (stop - 1) // 320 * 320 + 64  # the step of the stop itself was not saved yet
+    for layer, sae in whole.items():
+        assert all(torch.equal(sae.state_dict()[n], w) for n, w in resumed[layer].state_dict().items())
+
+
+def test_a_checkpoint_of_other_training_is_refused(model, tmp_path):
+    options = {**SMALL, "checkpoint": tmp_path / "state", "checkpoint_every": 64}
+
+    def stop(log):
+        if log.tokens == 256:
+            raise StoppedError
+
+    with pytest.raises(StoppedError):
+        train_saes(model, rows_of(60), [1], DESIGN, **options, progress=stop)
+    for rows, layers, design in [
+        (rows_of(61), [1], DESIGN),
+        (rows_of(60), [2], DESIGN),
+        (rows_of(60), [1], replace(DESIGN, lr=1e-3)),
+    ]:
+        with pytest.raises(ValueError, match="is the checkpoint of other training"):
+            train_saes(model, rows, layers, design, **options)
+    assert set(train_saes(model, rows_of(60), [1], DESIGN, **options)) == {1}
 
 
 # what is measured
@@ -253,7 +414,7 @@ def test_a_perfect_sae_recovers_all_and_an_empty_one_nothing(model):
     (perfect,) = evaluate_saes(model, made(torch.cat([eye, -eye], 1), torch.cat([eye, -eye]), torch.zeros(32)), rows)
     assert perfect.explained_variance == pytest.approx(1, abs=1e-6) and perfect.dead == 0
     assert perfect.loss_recovered == pytest.approx(1, abs=1e-4) and perfect.l0 == pytest.approx(32)
-    mean = torch.cat([part[2] for part in activations(model, rows, [2], batch_size=4)]).mean(0)
+    mean = torch.cat([part[2] for part in Stream(model, rows, (2,), torch.float32, 8, 64, 0).activations()]).mean(0)
     (empty,) = evaluate_saes(model, made(torch.zeros(32, 8), torch.zeros(8, 32), mean), rows)
     assert empty.explained_variance == pytest.approx(0, abs=1e-6) and (empty.l0, empty.dead) == (0, 1)
     assert empty.loss_recovered == pytest.approx(0, abs=1e-4)

@@ -37,7 +37,10 @@ class Arms:
 
     prefix_text: str
     crossed: dict[tuple[bool, str], Any] = field(default_factory=dict)
-    """The 2×2: edit on or off × first token forced to the clean or to the steered one."""
+    """The 2×2: edit on or off × first token forced to the clean or to the steered one.
+
+    Items with an empty answer, clean or steered, have no first token to force and are left out of all four.
+    """
 
     def accuracies(self) -> dict[str, float]:
         """Share of right answers by arm, the mean over draws for the random ones."""
@@ -86,6 +89,8 @@ def measure_arms(stage: Stage, discovery: Task, task: Task, choice: Choice) -> A
             (False, "steered"): run(Arm("off, steered token", task.direct, (), _opening(tables["feature"]))),
             (True, "clean"): run(Arm("on, clean token", task.direct, (edit,), _opening(tables["direct"]))),
         }
+        there = (tables["direct"]["first_token"] >= 0) & (tables["feature"]["first_token"] >= 0)
+        crossed = {cell: table[there] for cell, table in crossed.items()}
         draws = {name: [run(arm) for arm in arms] for name, arms in chance.items()}
     return Arms(tables, draws, prefix, model.tokenizer.decode([prefix]), crossed)
 

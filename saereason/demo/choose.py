@@ -104,20 +104,20 @@ def _ranked(table: FeatureTable) -> FeatureTable:
 
 def _continuation(stage: Stage, task: Task) -> LogProb:
     """The model's own answers to the CoT prompt, to be scored after the direct prompt of the same problem."""
-    model = stage.model
+    model, size = stage.model, stage.settings.sizes.max_new_tokens
 
     def compute() -> list[dict[str, Any]]:
-        written = generate(
-            model, task.prompts(model, task.cot), max_new_tokens=stage.settings.sizes.max_new_tokens, batch_size=50
-        )
+        written = generate(model, task.prompts(model, task.cot), max_new_tokens=size, batch_size=50)
         return [{"tokens": list(tokens)} for tokens in written.tokens]
 
-    continuations = stage.table("continuation", compute, task=task)["tokens"]
+    continuations = stage.table("continuation", compute, task=task, tokens=size)["tokens"]
     items = [
         Scored(tuple(model.encode(prompt)), tuple(int(t) for t in tokens), (True,) * len(tokens))
         for prompt, tokens in zip(task.prompts(model, task.direct), continuations, strict=True)
         if len(tokens)
     ]
+    if not items:
+        raise ValueError(f"{model.name} answers the CoT prompt with nothing at all; give another instruction or model.")
     return LogProb(tuple(items))
 
 
@@ -126,4 +126,5 @@ def _score(stage: Stage, metric: LogProb, task: Task, edit: Add | None) -> float
         with steered(stage.model, stage.saes, *([edit] if edit else [])):
             return [{"value": value} for value in metric(stage.model).tolist()]
 
-    return float(np.mean(stage.table("candidate", compute, task=task, edit=edit)["value"].to_numpy()))
+    size = stage.settings.sizes.max_new_tokens
+    return float(np.mean(stage.table("candidate", compute, task=task, edit=edit, tokens=size)["value"].to_numpy()))

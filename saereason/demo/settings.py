@@ -66,7 +66,11 @@ class Settings:
     seed: int = 0
     sizes: Sizes = Sizes()
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be 0 or more.")
+
     @property
     def own(self) -> bool:
         """True for a model or task of the user's own, about which nothing was taught."""
-        return self.task is not None or self.adapter != "taught" or self.model != "smollm2-135m"
+        return (self.task, self.gguf, self.adapter, self.model) != (None, None, "taught", "smollm2-135m")

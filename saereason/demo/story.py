@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 
 from saereason.executors import describe, inline, work_unit
+from saereason.hooks import check_layers
 from saereason.layers import Curve, Finding, compare_depth, localise
 from saereason.loading import load_model
 from saereason.mechanisms.exam import capitals
 from saereason.model import Model
 from saereason.progress import Steps, steps
 from saereason.quality import Quality, evaluate_saes
-from saereason.runs import Run, write_text
-from saereason.saes import SAE, load_saes, save_saes
-from saereason.training import Log, train_saes
+from saereason.runs import Run, claimed, write_json
+from saereason.saes import SAE, hashes, load_saes, save_saes
+from saereason.training import Design, Log, train_saes
 
 from .arms import measure_arms
 from .choose import choose, find
@@ -43,8 +44,8 @@ def run_demo(settings: Settings = Settings(), *, command: Sequence[str] = ()) ->
     """
     parts = splits(settings)
     run = Run.open(settings.out)
-    with steps() as bars:
-        model, known = _load(run, settings, bars)
+    with claimed(run.folder), steps() as bars:
+        model, known = _load(run, settings, parts, bars)
         saes = _train(run, settings, parts, model, bars)
         stage = Stage(settings, run, bars, model, saes)
         qualities = _evaluate(stage, parts)
@@ -81,17 +82,18 @@ def run_demo(settings: Settings = Settings(), *, command: Sequence[str] = ()) ->
 def run_layers(settings: Settings) -> tuple[list[Curve], Finding]:
     """The demo's last step alone: skip every layer in turn."""
     parts, run = splits(settings), Run.open(settings.out)
-    with steps() as bars:
+    with claimed(run.folder), steps() as bars:
         with bars.step("load the model"):
             model = load_model(settings.model, adapter=settings.adapter, gguf=settings.gguf)
         curves = _layers(Stage(settings, run, bars, model, {}), parts)
     return curves, compare_depth(curves[0], curves[1])
 
 
-def _load(run: Run, settings: Settings, bars: Steps) -> tuple[Model, list[Any]]:
+def _load(run: Run, settings: Settings, parts: Splits, bars: Steps) -> tuple[Model, list[Any]]:
     """The model under study, and what it and (where there is an adapter) its base know of capitals."""
     with bars.step("load the model"):
         model = load_model(settings.model, adapter=settings.adapter, gguf=settings.gguf)
+        _check(model, settings, parts)
         base = load_model(settings.model, gguf=settings.gguf) if settings.adapter else None
     known = []
     for each in [base, model] if base is not None else [model]:
@@ -101,24 +103,43 @@ def _load(run: Run, settings: Settings, bars: Steps) -> tuple[Model, list[Any]]:
     return model, known
 
 
+def _check(model: Model, settings: Settings, parts: Splits) -> None:
+    """Raises ValueError before any work is done for layers that are not there and questions that are too long."""
+    check_layers(model, settings.layers)
+    for task in (parts.discovery, parts.confirmation):
+        for instruction in (task.direct, task.cot):
+            for item, prompt in zip(task.items, task.prompts(model, instruction), strict=True):
+                n = len(model.encode(prompt)) + max(settings.sizes.max_new_tokens, len(item.answer))
+                if n > model.n_ctx:
+                    raise ValueError(
+                        f"item {item.id} of {task.name} and its answer may take {n} tokens; the context of "
+                        f"{model.name} is {model.n_ctx}. Shorten it or leave it out."
+                    )
+
+
 def _train(run: Run, settings: Settings, parts: Splits, model: Model, bars: Steps) -> dict[int, SAE]:
     """SAEs on several layers in one pass, or those that the same work has left in the run."""
     folder, sizes = run.folder / "saes", settings.sizes
     with bars.step("train SAEs") as show:
         rows, _ = training_rows(model, settings, parts.discovery)
-        options = {"d_sae": sizes.d_sae, "k": sizes.k, "seed": settings.seed}
-        unit = work_unit(model, "saes", rows=rows, layers=settings.layers, options=options)
+        design = Design(d_sae=sizes.d_sae, k=sizes.k, seed=settings.seed)
+        unit = work_unit(model, "saes", rows=rows, layers=settings.layers, design=design)
         made = run.folder / "saes.json"
-        if made.is_file() and json.loads(made.read_text(encoding="utf8"))["id"] == unit.id:
-            return load_saes(folder, device=model.device)
+        if made.is_file() and folder.is_dir():
+            there, saes = json.loads(made.read_text(encoding="utf8")), load_saes(folder, device=model.device)
+            if there == {"id": unit.id, "hashes": describe(hashes(saes))}:
+                return saes
 
         def progress(log: Log) -> None:
             show(log.tokens, log.n_tokens)
 
-        saes = train_saes(model, rows, settings.layers, progress=progress, **options)
+        checkpoint = run.folder / f"saes-{unit.id}.checkpoint.safetensors"
+        saes = train_saes(model, rows, settings.layers, design, checkpoint=checkpoint, progress=progress)
+        made.unlink(missing_ok=True)
         save_saes(saes, folder)
-        write_text(made, json.dumps({"id": unit.id}) + "\n")
-        return load_saes(folder, device=model.device)
+        saes = load_saes(folder, device=model.device)
+        write_json(made, {"id": unit.id, "hashes": describe(hashes(saes))})
+        return saes
 
 
 def _evaluate(stage: Stage, parts: Splits) -> list[Quality]:

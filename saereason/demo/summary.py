@@ -14,6 +14,7 @@ from saereason.stats import Estimate, mcnemar, paired_difference
 from .arms import Arms
 from .choose import Choice
 from .material import Splits
+from .settings import Settings
 from .stage import Stage
 
 
@@ -69,42 +70,17 @@ def summarise(stage: Stage, results: Results) -> dict[str, Any]:
             "high": _number(results.finding.high),
             "finding": results.finding.statement,
         },
-        "words": words(stage, results),
+        "words": words(stage.settings, results),
         "seconds": dict(stage.steps.seconds),
     }
     write_json(stage.run.folder / "summary.json", summary)
     return summary
 
 
-def words(stage: Stage, results: Results) -> list[str]:
+def words(settings: Settings, results: Results) -> list[str]:
     """What was found, in plain words."""
-    arms = results.arms
-    gap = against(arms.tables["cot"], arms.tables["direct"])
-    gain = against(arms.tables["feature"], arms.tables["direct"])
-    left = against(arms.tables["feature"], arms.tables["forced_prefix"])
-    said = []
-    if gap.difference.low <= 0:
-        said.append(
-            f"This model shows no gap between the direct and the CoT prompt here ({gap}), so there is no switch to "
-            "find and what follows measures noise."
-        )
-    name = f"{results.choice.feature} at {results.choice.coefficient:.1f}"
-    if gain.difference.low > 0:
-        said.append(f"One edit of one feature ({name}), once, at the last prompt token, changes accuracy by {gain}.")
-    else:
-        said.append(f"The edit ({name}) is not shown to raise accuracy over the direct prompt ({gain}).")
-    prefix = arms.prefix_text
-    if left.difference.low > 0:
-        said.append(f"It does more than its first token typed in by hand ({prefix!r}): {left}.")
-    elif left.difference.high < 0:
-        said.append(f"Its first token typed in by hand ({prefix!r}) does better than the edit: {left}.")
-    else:
-        said.append(
-            f"Its first token typed in by hand ({prefix!r}) does as well as far as this sample can tell ({left}): "
-            "the cheaper explanation suffices."
-        )
-    said.append(_crossed(arms))
-    if not stage.settings.own:
+    said = of_arms(results.arms, f"{results.choice.feature} at {results.choice.coefficient:.1f}")
+    if not settings.own:
         said.append(
             "This switch was taught: the adapter was trained on two instructions with two formats. It is a positive "
             "control for the tool, not a discovery about language models."
@@ -115,13 +91,52 @@ def words(stage: Stage, results: Results) -> list[str]:
     return said
 
 
+def of_arms(arms: Arms, name: str) -> list[str]:
+    """What the arms show of an edit, which has this name."""
+    gap = against(arms.tables["cot"], arms.tables["direct"])
+    gain = against(arms.tables["feature"], arms.tables["direct"])
+    said = []
+    if gap.difference.high < 0:
+        said.append(f"The CoT prompt does worse than the direct one here ({gap}), so there is no gain to switch on.")
+    elif gap.difference.low <= 0:
+        said.append(
+            f"This model shows no gap between the direct and the CoT prompt here ({gap}), so there is no switch to "
+            "find and what follows measures noise."
+        )
+    if gain.difference.low > 0:
+        said.append(f"One edit of one feature ({name}), once, at the last prompt token, changes accuracy by {gain}.")
+    elif gain.difference.high < 0:
+        said.append(f"The edit ({name}) lowers accuracy against the direct prompt ({gain}).")
+    else:
+        said.append(f"The edit ({name}) is not shown to raise accuracy over the direct prompt ({gain}).")
+    return [*said, _prefix(arms, gain), _crossed(arms)]
+
+
+def _prefix(arms: Arms, gain: Comparison) -> str:
+    """The edit against its first token in one sentence."""
+    left, prefix = against(arms.tables["feature"], arms.tables["forced_prefix"]), arms.prefix_text
+    if left.difference.low > 0:
+        return f"It does more than its first token typed in by hand ({prefix!r}): {left}."
+    if left.difference.high < 0:
+        return f"Its first token typed in by hand ({prefix!r}) does better than the edit: {left}."
+    suffices = ": the cheaper explanation suffices" if gain.difference.low > 0 else ""
+    return (
+        f"Its first token typed in by hand ({prefix!r}) does as well as far as this sample can tell ({left}){suffices}."
+    )
+
+
 def _crossed(arms: Arms) -> str:
     """The 2×2 in one sentence."""
+    n = len(arms.crossed[False, "clean"])
+    if not n:
+        return "Every clean or steered answer is empty, so there is no first token to force."
+    left_out = len(arms.tables["direct"]) - n
     edit = against(arms.crossed[True, "clean"], arms.crossed[False, "clean"])
     token = against(arms.crossed[False, "steered"], arms.crossed[False, "clean"])
     return (
         f"With the first token held to the clean one, the edit changes accuracy by {edit}; with the edit off, the "
         f"steered first token alone changes it by {token}."
+        + (f" Left out: {left_out} items with an empty answer, clean or steered." if left_out else "")
     )
 
 

@@ -66,11 +66,12 @@ def steer_command(stage: Stage, results: Results) -> str:
     """The command that repeats the chosen edit on one problem."""
     settings, choice = stage.settings, results.choice
     adapter = ["--adapter", settings.adapter] if settings.adapter else []
+    gguf = ["--gguf", str(settings.gguf)] if settings.gguf else []
     question = results.parts.confirmation.items[0].question
     words = [
-        *("saereason", "steer", "--model", settings.model, *adapter),
+        *("saereason", "steer", "--model", settings.model, *gguf, *adapter),
         *("--saes", str(stage.run.folder / "saes"), "--feature", str(choice.feature)),
-        *("--add", f"{choice.coefficient:.2f}", "--when", "last-prompt-token"),
+        *("--add", f"{choice.coefficient:.2f}", "--when", "last-prompt-token", "--"),
         f"{question}\n{settings.direct}",
     ]
     return shlex.join(words)
@@ -95,7 +96,7 @@ def _sections(stage: Stage, results: Results, summary: dict[str, Any]) -> Iterat
         "The edit or its first token?",
         ("edit", "first token", "accuracy"),
         tuple(
-            ("on" if on else "off", f"{which} one", str(accuracy(table)))
+            ("on" if on else "off", f"{which} one", str(accuracy(table)) if len(table) else "no items")
             for (on, which), table in sorted(arms.crossed.items())
         ),
         "Each problem's first token is forced to its clean or its steered one. Discovery's most frequent steered "

@@ -52,6 +52,7 @@ def write_card(folder: Path, base: Model, taught: Model, **options: Any) -> dict
     """Examine, and write what was found into the adapter's folder as `card.json`."""
     card = examine(base, taught, **options)
     recipe = json.loads((folder / "recipe.json").read_text(encoding="utf8"))
+    recipe.pop("base_hash")  # the card has it by itself
     size = (folder / "adapter_model.safetensors").stat().st_size
     card = {"base": base.name, "base_hash": base.hash, "hash": taught.hash, "bytes": size, "recipe": recipe, **card}
     write_json(folder / "card.json", card)

@@ -38,7 +38,10 @@ def teach(
     `model` is changed: load it for this alone. Interrupted training goes on from the last checkpoint beside `out`
     and ends with the same bits.
     """
-    out = Path(out)
+    out = Path(out).absolute()
+    told = {**asdict(recipe), "base_hash": model.hash}
+    if _taught(out, told):
+        return out
     material = lessons(model, recipe)
     order = batches(material, recipe)
     net = _with_adapter(model, recipe)
@@ -46,20 +49,33 @@ def teach(
     masters = {name: p.detach().float().clone() for name, p in weights.items()}
     optimiser = torch.optim.AdamW(masters.values(), lr=recipe.learning_rate, weight_decay=0.0, fused=True)
     checkpoint = out.with_name(out.name + ".checkpoint.safetensors")
-    start = _restore(checkpoint, recipe, masters, optimiser)
+    start = _restore(checkpoint, told, masters, optimiser)
     usual = sum(sum(lesson.learnt) for lesson in material) * recipe.batch_size / len(material)
     for step in range(start, len(order)):
         _copy(masters, weights)
-        loss = _loss(net, order[step], model.tokenizer.pad_token_id) / usual
+        loss = _loss(net, order[step], model.pad_token) / usual
         loss.backward()
         _step(optimiser, masters, weights, recipe.learning_rate * pace(step, len(order)))
         progress(step + 1, len(order), loss.item())
         if (step + 1) % CHECKPOINT_EVERY == 0:
-            _save(checkpoint, recipe, step + 1, masters, optimiser)
+            _save(checkpoint, told, step + 1, masters, optimiser)
     _copy(masters, weights)
-    _write(net, model, recipe, out)
+    _write(net, model, told, out)
     checkpoint.unlink(missing_ok=True)
     return out
+
+
+def _taught(out: Path, told: Mapping[str, Any]) -> bool:
+    """True if the folder holds the adapter of this recipe and base. Raises ValueError if it holds anything else."""
+    recipe = out / "recipe.json"
+    if recipe.is_file():
+        there = json.loads(recipe.read_text(encoding="utf8"))
+        if there != told:
+            raise ValueError(f"{out} holds an adapter of another recipe or base ({there}); give another folder.")
+        return True
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise ValueError(f"{out} holds something else, which would be lost; give an empty or a new folder.")
+    return False
 
 
 def pace(step: int, n_steps: int) -> float:
@@ -118,28 +134,28 @@ def _copy(masters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
             weights[name].copy_(master)
 
 
-def _write(net: Any, model: Model, recipe: Recipe, out: Path) -> None:
+def _write(net: Any, model: Model, told: Mapping[str, Any], out: Path) -> None:
     with write_folder(out) as folder:
         net.peft_config["default"].base_model_name_or_path = ""  # else PEFT asks the hub for it
         net.save_pretrained(str(folder))
         settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
         write_json(folder / "adapter_config.json", {**settings, "base_model_name_or_path": model.name})
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's template; the card replaces it
-        (folder / "recipe.json").write_text(json.dumps(asdict(recipe), indent=1) + "\n")
+        (folder / "recipe.json").write_text(json.dumps(told, indent=1) + "\n")
 
 
-def _save(path: Path, recipe: Recipe, step: int, masters: dict[str, Tensor], optimiser: Any) -> None:
+def _save(path: Path, told: Mapping[str, Any], step: int, masters: dict[str, Tensor], optimiser: Any) -> None:
     tensors = {f"weight {name}": master for name, master in masters.items()}
     for name, master in masters.items():
         for key in ("exp_avg", "exp_avg_sq", "step"):
             tensors[f"{key} {name}"] = optimiser.state[master][key]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"step": str(step), "recipe": json.dumps(asdict(recipe))})
+    save_file(tensors, partial, metadata={"step": str(step), "recipe": json.dumps(told)})
     partial.rename(path)
 
 
-def _restore(path: Path, recipe: Recipe, masters: dict[str, Tensor], optimiser: Any) -> int:
+def _restore(path: Path, told: Mapping[str, Any], masters: dict[str, Tensor], optimiser: Any) -> int:
     """Continue from a checkpoint of the same recipe, if there is one; returns the steps already done."""
     from safetensors import safe_open
 
@@ -147,8 +163,8 @@ def _restore(path: Path, recipe: Recipe, masters: dict[str, Tensor], optimiser: 
         return 0
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
-    if json.loads(metadata["recipe"]) != asdict(recipe):
-        raise ValueError(f"{path} is a checkpoint of another recipe; remove it, or teach into another folder.")
+    if json.loads(metadata["recipe"]) != told:
+        raise ValueError(f"{path} is a checkpoint of another recipe or base; remove it, or teach into another folder.")
     tensors = load_file(path)
     for name, master in masters.items():
         master.copy_(tensors[f"weight {name}"])

@@ -23,11 +23,11 @@ def diff_mean(
     counts = torch.zeros(2, dtype=torch.float64)
     for batch in examples.batches(batch_size, model.device):
         resid = read(model, batch.batch, layers)
-        label = batch.label[batch.valid]
+        label = batch.label[batch.valid].cpu()
         counts += torch.tensor([(~label).sum(), label.sum()], dtype=torch.float64)
         for layer in layers:
-            rows = resid[layer][batch.valid].double()
-            totals[layer] += torch.stack([rows[~label].sum(0), rows[label].sum(0)]).cpu()
+            rows = resid[layer][batch.valid].cpu().double()
+            totals[layer] += torch.stack([rows[~label].sum(0), rows[label].sum(0)])
     if (counts == 0).any():
         raise ValueError(f"{int(counts[1])} tokens show the behaviour and {int(counts[0])} do not; both are needed.")
     means = {layer: total / counts[:, None] for layer, total in totals.items()}

@@ -120,7 +120,7 @@ def _paired(acts: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sums(on: Tensor, off: Tensor) -> _Sums:
-    active = torch.stack([(acts > 0).double().sum(0) for acts in (on, off)]).cpu()
+    active = torch.stack([(acts > 0).sum(0).cpu().double() for acts in (on, off)])
     return _Sums(moments((on - off).cpu()), moments(on.cpu()), moments(off.cpu()), active)
 
 

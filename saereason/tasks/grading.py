@@ -7,7 +7,13 @@ from decimal import Decimal
 from enum import StrEnum
 
 NUMBER = r"(?:(?<!\w)[-+−])?(?:\d[\d,]*(?:\.\d+)?|(?<!\w)\.\d+)"
-STATED = re.compile(rf"(?:answer is|answer:|####|\\boxed\{{)[\s:*$€£\\]*({NUMBER})", re.IGNORECASE)
+SUM = rf"{NUMBER}(?:\s*[-+−*/×÷]\s*{NUMBER})+\s*=[\s$€£]*"
+STATED = re.compile(rf"(?:answer is|answer:|####|\\boxed\{{)[\s:*$€£\\]*(?:{SUM})?({NUMBER})", re.IGNORECASE)
+CHOSEN = re.compile(r"answer(?:\s+is|\s*:)[\s:*(\"']*(?:(?:the|option|choice|letter)\s+)*(\w+)", re.IGNORECASE)
+QUANTITY = re.compile(rf"[$€£]?\s*({NUMBER})\s*%?(?:\s+[a-z]+)?")
+"""A number that may have a currency sign, a percent sign or one word for its unit."""
+
+CHOICES = ("yes", "no", "true", "false")
 FEWEST_REPEATS, SHORTEST_LOOP = 3, 12
 
 
@@ -24,12 +30,14 @@ class Outcome(StrEnum):
 def grade(text: str, answer: str, *, finished: bool = True, tokens: Sequence[int] = ()) -> Outcome:
     """Grade one answer, a number or a short string.
 
-    A number is the last one stated as the answer ("The answer is 12", "#### 12", `\\boxed{12}`), else the last one in a
-    finished text. A string must be there as whole words, whatever the case and accents, in an unfinished text too.
-    Any other unfinished text is looping where `tokens` end in a cycle, else truncated.
+    A number (`12`, `$12`, `12 apples`) is the last one stated as the answer ("The answer is 12", "#### 12",
+    `\\boxed{12}`), else the last one in a finished text. A single letter, yes, no, true or false must be what the text
+    says the answer is, or else its first or last word. Any other string must be there as whole words, whatever the case
+    and accents, in an unfinished text too. Any other unfinished text is looping where `tokens` end in a cycle, else
+    truncated.
     """
     numeric = is_number(answer)
-    if not numeric and contains(text, answer):
+    if not numeric and (chooses(text, answer) if is_choice(answer) else contains(text, answer)):
         return Outcome.RIGHT
     stated = STATED.findall(text) if numeric else []
     if not finished and not stated:
@@ -43,7 +51,26 @@ def grade(text: str, answer: str, *, finished: bool = True, tokens: Sequence[int
 
 
 def is_number(text: str) -> bool:
-    return re.fullmatch(NUMBER, text.strip()) is not None
+    """True for a number, be it with a sign of currency, a percent sign or a word for its unit."""
+    return QUANTITY.fullmatch(text.strip()) is not None
+
+
+def is_choice(answer: str) -> bool:
+    """True for an answer that any text may hold by chance: one letter, yes, no, true or false."""
+    word = answer.strip().strip("().")
+    return (len(word) == 1 and word.isalpha()) or word.casefold() in CHOICES
+
+
+def chooses(text: str, answer: str) -> bool:
+    """True if the text states this choice as its answer, or opens or ends with it."""
+    word = answer.strip().strip("().").casefold()
+    stated = CHOSEN.findall(text)
+    if stated:
+        return stated[-1].casefold() == word
+    alone = r"[*\"]*(?:[).:,;!]|\s*$)" if len(word) == 1 else ""  # "A lot" does not choose A
+    opens = re.match(r"[\s*(\"']*(\w+)" + alone, text)
+    ends = re.search(r"(\w+)\W*$", text)
+    return word in {found[1].casefold() for found in (opens, ends) if found}
 
 
 def is_looping(tokens: Sequence[int]) -> bool:
@@ -59,6 +86,8 @@ def is_looping(tokens: Sequence[int]) -> bool:
 
 def contains(text: str, answer: str) -> bool:
     """True if the answer stands in the text as whole words, whatever the case, accents and punctuation."""
+    if re.search(r"[+*/=<>^%$€£#&@|~\\]", answer):  # C++ is not C
+        return re.search(rf"(?<!\w){re.escape(answer.casefold())}(?!\w)", text.casefold()) is not None
     words = _plain(answer)
     return bool(words) and f" {words} " in f" {_plain(text)} "
 
@@ -70,4 +99,5 @@ def _plain(text: str) -> str:
 
 
 def _value(number: str) -> Decimal:
+    number = QUANTITY.fullmatch(number.strip())[1]  # pyright: ignore[reportOptionalSubscript]  only numbers come here
     return Decimal(number.replace(",", "").replace("−", "-"))

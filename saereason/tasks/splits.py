@@ -28,7 +28,9 @@ def discovery_task(
     path: Path | None, *, n: int, direct: str | None = None, cot: str | None = None, seed: int = 0
 ) -> Task:
     """Problems to search on: of a file's, or generated from taught templates."""
-    ways = {"direct": direct or DIRECT, "cot": cot or COT}
+    if n < 2:
+        raise ValueError(f"{n} problems to search on were asked for; give at least 2.")
+    ways = {"direct": DIRECT if direct is None else direct, "cot": COT if cot is None else cot}
     if path is not None:
         return split_task(load_task(path, **ways), n)[0]
     return replace(word_problems(problems(n, seed=seed, split="discovery", templates=TAUGHT)), **ways)

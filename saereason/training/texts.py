@@ -56,7 +56,10 @@ def text_rows(model: Model, path: Path) -> list[list[int]]:
     """A text file's paragraphs as rows. Raises ValueError for a missing or empty file."""
     if not path.is_file():
         raise ValueError(f"no text file at {path}; give one in UTF-8.")
-    paragraphs = [p.strip() for p in path.read_text(encoding="utf8").split("\n\n") if p.strip()]
+    try:
+        paragraphs = [p.strip() for p in path.read_text(encoding="utf8").split("\n\n") if p.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8 ({error}); convert it first.") from error
     if not paragraphs:
         raise ValueError(f"{path} holds no text; give paragraphs with empty lines between.")
     return mixed([plain_rows(model, paragraphs)], seed=0)

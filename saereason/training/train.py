@@ -1,156 +1,159 @@
-"""Train Top-K SAEs on every layer asked for, from one forward pass."""
+"""Train SAEs on every layer asked for, from one forward pass."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from saereason.hooks import check_layers
 from saereason.loading import fast_dtype
 from saereason.model import Model
+from saereason.runs import write_file
 from saereason.saes import SAE
 
-from .buffer import Acts, ShuffleBuffer, activations
-from .topk import topk_loss
+from .design import Design
+from .stream import Stream
+from .trainee import Trainee
 
 
 @dataclass(frozen=True)
 class Log:
-    """What `train_saes` reports after every step."""
+    """What `train_saes` reports after every step, the mappings by layer."""
 
     tokens: int
     n_tokens: int
-    mse: Mapping[int, float]
-    """Mean squared error by layer, as a share of the variance of the first buffer."""
+    explained_variance: Mapping[int, float]
+    """Of this batch."""
+
+    l0: Mapping[int, float]
+    dead: Mapping[int, float]
+    """Share of features that have been silent for the design's `dead_after` tokens."""
 
 
 def train_saes(
     model: Model,
     rows: Sequence[Sequence[int]],
     layers: Sequence[int],
+    design: Design = Design(),
     *,
-    d_sae: int = 4608,
-    k: int = 32,
     batch_size: int = 512,
-    lr: float = 1.5e-3,
-    dead_after: int = 40_000,
     buffer_tokens: int = 32_768,
-    seed: int = 0,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 200_000,
     progress: Callable[[Log], None] = lambda log: None,
 ) -> dict[int, SAE]:
-    """Top-K SAEs (SAELens's class) of some layers' residual streams, trained on rows of token ids, once through.
+    """SAEs (SAELens's classes) of some layers' residual streams, trained on rows of token ids, once through.
 
-    Inputs are scaled to a mean norm of √d_model while training; the scale is folded into the weights at the end, so
-    that the SAEs read and write the residual stream's own units with decoder rows of norm 1. Each SAE's metadata
-    records the model's hash. Raises ValueError for a bad layer, width or k, or too few tokens.
+    They read and write the residual stream's own units, with decoder rows of norm 1; their metadata records the model's
+    hash and the design. With `checkpoint`, a file, the state is kept there every `checkpoint_every` tokens: training
+    that was cut short goes on from it and ends with the bits of training that was not. Raises ValueError for layers
+    that are not there, too few tokens, or a checkpoint of other training.
     """
     check_layers(model, layers)
-    _check(rows, layers, d_sae, k, batch_size, buffer_tokens)
-    generator = torch.Generator().manual_seed(seed)
-    dtype = torch.bfloat16 if fast_dtype(model.device) == torch.bfloat16 else torch.float32
-    buffer = ShuffleBuffer(
-        activations(model, rows, layers, batch_size=16),
-        capacity=buffer_tokens,
-        batch_size=batch_size,
-        d_model=model.d_model,
-        layers=layers,
-        dtype=dtype,
-        device=model.device,
-        generator=generator,
-    )
-    trainees = {
-        layer: _Trainee.start(model, layer, x, d_sae=d_sae, k=k, lr=lr, seed=seed) for layer, x in buffer.sample.items()
-    }
-    n_tokens = sum(max(0, len(row) - 1) for row in rows)
-    n_steps, done = max(1, n_tokens // batch_size), 0
-    for batch in buffer.batches():
+    stream = _stream(model, rows, layers, design, batch_size, buffer_tokens)
+    trainees = {layer: Trainee(model, layer, design) for layer in sorted(layers)}
+    kind, start = _kind(stream, design), 0
+    if checkpoint is not None and checkpoint.is_file():
+        start = _restore(checkpoint, kind, trainees)
+    else:
+        _, first = next(stream.windows())
         for layer, trainee in trainees.items():
-            trainee.step(batch[layer], _rate(lr, done, n_steps), dead_after)
-        done += 1
-        progress(Log(done * batch_size, n_tokens, {layer: t.mse for layer, t in trainees.items()}))
-    facts = {"n_tokens": done * batch_size, "seed": seed, "model_name": model.name, "model_hash": model.hash}
-    return {layer: trainee.finish(facts) for layer, trainee in sorted(trainees.items())}
+            trainee.look(first[layer])
+    saved = start
+    for step, batch in enumerate(stream.batches(start), start):
+        share = step / stream.n_steps
+        for layer, trainee in trainees.items():
+            trainee.step(batch[layer], pace(step, stream.n_steps), share)
+        progress(_log((step + 1) * batch_size, stream.n_tokens, trainees))
+        if checkpoint is not None and (step + 1 - saved) * batch_size >= checkpoint_every:
+            saved = step + 1
+            _save(checkpoint, kind, saved, trainees)
+    facts = {
+        "n_tokens": stream.n_steps * batch_size,
+        "model_name": model.name,
+        "model_hash": model.hash,
+        "seed": design.seed,
+        "design": asdict(design),
+    }
+    saes = {layer: trainee.finish(facts) for layer, trainee in trainees.items()}
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return saes
 
 
-class _Trainee:
-    """One SAE with its optimiser."""
-
-    def __init__(self, sae: Any, scale: float, variance: float, lr: float) -> None:
-        self.sae, self.scale, self.variance = sae, scale, variance
-        self.optimiser = torch.optim.Adam(sae.parameters(), lr=lr, betas=(0.9, 0.999), fused=True)
-        self.silent_for = torch.zeros(sae.cfg.d_sae, dtype=torch.long, device=sae.W_dec.device)
-        self.mse = float("nan")
-
-    @classmethod
-    def start(cls, model: Model, layer: int, x: Tensor, *, d_sae: int, k: int, lr: float, seed: int) -> "_Trainee":
-        from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
-        from sae_lens.saes.sae import SAEMetadata
-
-        wide = x.float()
-        scale = model.d_model**0.5 / wide.norm(dim=-1).mean().item()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed * 1_000 + layer)  # SAELens draws its initial weights from the global generator
-            sae = TopKTrainingSAE(
-                TopKTrainingSAEConfig(
-                    d_in=model.d_model,
-                    d_sae=d_sae,
-                    k=k,
-                    device=str(model.device),
-                    metadata=SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_post"),
-                )
-            )
-        sae.b_dec.data = scale * wide.mean(0)
-        variance = (scale * wide).var(0).sum().item()
-        return cls(sae.train(), scale, variance, lr)
-
-    def step(self, x: Tensor, rate: float, dead_after: int) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        result = topk_loss(self.sae, x * self.scale, self.silent_for > dead_after)
-        result.loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.sae.parameters(), 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        self.silent_for += len(x)
-        self.silent_for[result.fired] = 0
-        self.mse = result.mse.item() / self.variance
-
-    @torch.no_grad()
-    def finish(self, facts: Mapping[str, Any]) -> SAE:
-        """The inference SAE, in the residual stream's units, decoder rows of norm 1."""
-        from sae_lens import SAE as LensSAE
-
-        self.sae.fold_activation_norm_scaling_factor(self.scale)
-        self.sae.fold_W_dec_norm()
-        self.sae.cfg.rescale_acts_by_decoder_norm = False
-        for name, fact in facts.items():
-            self.sae.cfg.metadata[name] = fact
-        with torch.random.fork_rng(devices=[]):  # initial weights again, to be overwritten
-            sae = LensSAE.from_dict(self.sae.cfg.get_inference_sae_cfg_dict())
-        sae.load_state_dict(self.sae.state_dict())
-        return sae.eval().requires_grad_(False)
-
-
-def _rate(lr: float, step: int, n_steps: int) -> float:
-    """Linear warm-up over the first 5% of steps, linear decay to nothing over the last 30%."""
+def pace(step: int, n_steps: int) -> float:
+    """Share of the learning rate: linear warm-up over the first 5% of steps, linear decay over the last 30%."""
     share = step / n_steps
-    return lr * min(1.0, (share + 1 / n_steps) / 0.05, max(0.01, (1 - share) / 0.30))
+    return min(1.0, (share + 1 / n_steps) / 0.05, max(0.01, (1 - share) / 0.30))
 
 
-def _check(
-    rows: Sequence[Sequence[int]], layers: Sequence[int], d_sae: int, k: int, batch_size: int, buffer_tokens: int
-) -> None:
+def _stream(
+    model: Model,
+    rows: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    design: Design,
+    batch_size: int,
+    buffer_tokens: int,
+) -> Stream:
     if not layers or len(set(layers)) < len(layers):
         raise ValueError(f"layers are {list(layers)}; give at least one, each once.")
-    if not 0 < k <= d_sae:
-        raise ValueError(f"k is {k} and d_sae {d_sae}; k must be from 1 to d_sae.")
-    n_tokens = sum(max(0, len(row) - 1) for row in rows)
     if not 0 < batch_size <= buffer_tokens:
         raise ValueError(f"batch_size is {batch_size} and buffer_tokens {buffer_tokens}; the buffer must hold a batch.")
-    if n_tokens < batch_size:
-        raise ValueError(f"the texts have {n_tokens} tokens and one batch needs {batch_size}; give more text.")
+    dtype = torch.bfloat16 if fast_dtype(model.device) == torch.bfloat16 else torch.float32
+    stream = Stream(model, rows, tuple(sorted(layers)), dtype, batch_size, buffer_tokens, design.seed)
+    if stream.n_tokens < batch_size:
+        raise ValueError(f"the texts have {stream.n_tokens} tokens and one batch needs {batch_size}; give more text.")
+    return stream
 
 
-__all__ = ["Acts", "Log", "train_saes"]
+def _log(tokens: int, n_tokens: int, trainees: Mapping[int, Trainee]) -> Log:
+    def by_layer(value: Callable[[Trainee], float]) -> dict[int, float]:
+        return {layer: value(trainee) for layer, trainee in trainees.items()}
+
+    return Log(
+        tokens,
+        n_tokens,
+        by_layer(lambda t: t.explained_variance),
+        by_layer(lambda t: t.l0),
+        by_layer(lambda t: t.dead),
+    )
+
+
+def _kind(stream: Stream, design: Design) -> str:
+    """What a checkpoint must agree in: whatever decides the bits of the result."""
+    texts = hashlib.sha256(repr([list(row) for row in stream.rows]).encode()).hexdigest()
+    facts = [stream.model.hash, texts, stream.layers, stream.batch_size, stream.width, str(stream.dtype)]
+    return json.dumps([*facts, torch.get_num_threads(), asdict(design)])
+
+
+def _tensors(trainees: Mapping[int, Trainee]) -> Iterator[tuple[str, Any]]:
+    for layer, trainee in trainees.items():
+        for name, value in trainee.state().items():
+            yield f"{layer}/{name}", value.contiguous()
+
+
+def _save(path: Path, kind: str, step: int, trainees: Mapping[int, Trainee]) -> None:
+    with write_file(path) as partial:
+        save_file(dict(_tensors(trainees)), partial, metadata={"kind": kind, "step": str(step)})
+
+
+def _restore(path: Path, kind: str, trainees: Mapping[int, Trainee]) -> int:
+    """Put the state of a checkpoint in place; returns the steps done."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        if metadata.get("kind") != kind:
+            raise ValueError(
+                f"{path} is the checkpoint of other training (texts, layers, design, model or threads differ); remove "
+                "it, or train into another folder."
+            )
+        for layer, trainee in trainees.items():
+            start = f"{layer}/"
+            names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118  no mapping
+            trainee.restore({name.removeprefix(start): file.get_tensor(name) for name in names})
+    return int(metadata["step"])
