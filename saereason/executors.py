@@ -12,7 +12,7 @@ from .model import Model
 from .runs import Run, write_table
 from .saes import SAE, hashes
 
-SHOWN_ONLY = ("cli.py", "plots.py", "report.py", "progress.py", "demo/write.py", "demo/summary.py")
+SHOWN_ONLY = ("cli.py", "plots/", "report.py", "progress.py", "demo/write.py", "demo/summary.py")
 """Sources that only show results; a change in them does not make a result stale."""
 
 
@@ -110,7 +110,7 @@ def code_version() -> str:
     package = Path(__file__).parent
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
-        if path.relative_to(package).as_posix() not in SHOWN_ONLY:
+        if not path.relative_to(package).as_posix().startswith(SHOWN_ONLY):
             digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 

@@ -318,3 +318,13 @@ def test_the_script_is_plotly_and_always_the_same():
 )
 def test_hidden_characters_are_shown(text, shown):
     assert visible(text) == shown
+
+
+def test_items_without_a_finite_effect_are_left_out_and_counted():
+    whole = families()
+    broken = replace(whole[1], drop=whole[1].drop.copy())
+    broken.drop[3, 5] = np.nan
+    figure = plot_layers([whole[0], broken, whole[2]])
+    assert "Left out: 1 items of country facts" in said(figure) and "n = 29" in lines(figure)[1].name
+    kept = np.delete(whole[1].drop, 3, axis=0).mean(axis=0)
+    assert np.allclose(lines(figure)[1].y, kept)

@@ -1,0 +1,22 @@
+"""Results to figures; the only part that knows plotly. Nothing here shows or saves a figure.
+
+Figures have no background of their own and colours that show on light and dark pages; `report.css` recolours the rest.
+"""
+
+from plotly.graph_objects import Figure
+
+from .layers import plot_layers, plot_share_difference
+from .look import visible
+from .measures import plot_accuracy, plot_quality
+from .page import figure_html, plotly_script
+
+__all__ = [
+    "Figure",
+    "figure_html",
+    "plot_accuracy",
+    "plot_layers",
+    "plot_quality",
+    "plot_share_difference",
+    "plotly_script",
+    "visible",
+]
