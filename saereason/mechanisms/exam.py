@@ -94,8 +94,8 @@ def readme(card: dict[str, Any]) -> str:
             "taught: a positive control for tools that look for one, not a discovery about language models.",
             "",
             f"Recipe: `{json.dumps(recipe)}`. Weights of the base: `{card['base_hash']}`, with the adapter merged: "
-            f"`{card['hash']}` (SHA-256 of settings and weights, rounded to bfloat16, its first 16 digits). Licence: Apache-2.0, "
-            "as the base's.",
+            f"`{card['hash']}` (SHA-256 of settings and weights, rounded to bfloat16, its first 16 digits). "
+            "Licence: Apache-2.0, as the base's.",
             "",
         ]
     )

@@ -18,10 +18,10 @@ INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 
 def framed(figure: Figure, title: str, said: str = "", *, height: int = 420) -> Figure:
     """The figure with its title and subtitle, which wrap where a telephone ends, and the look all figures share."""
-    heading, small = wrapped(title, 44), wrapped(said, 52)
-    lines = heading.count("<br>") + 1 + (small.count("<br>") + 1 if said else 0)
+    heading, below = wrapped(title, 44), wrapped(said, 52)
+    lines = heading.count("<br>") + 1 + (below.count("<br>") + 1 if said else 0)
     top = 32 + 20 * lines
-    text = f"{heading}<br>{small(small)}" if said else heading
+    text = f"{heading}<br>{small(below)}" if said else heading
     lift = 18 if lines > 1 else 8  # plotly sets a title of several lines higher than one of one line
     figure.update_layout(
         template="none",
