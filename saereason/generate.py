@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from . import hooks
-from .model import Model, Rendered, pad
+from .model import Batch, Model, Rendered, pad
 from .receipts import Receipt
 
 Progress = Callable[[int, int], None]
@@ -45,6 +45,7 @@ def generate(
     forced: Sequence[Sequence[int]] | None = None,
     batch_size: int = 32,
     use_cache: bool = True,
+    prefixes: "Prefixes | None" = None,
     progress: Progress = lambda done, total: None,
 ) -> Generation:
     """Continue every prompt, greedily or (temperature > 0) by Gumbel-max sampling with one generator per row.
@@ -52,7 +53,8 @@ def generate(
     A sampled row depends on `seed` and on its place among the prompts, not on the batch it shares. `forced` gives, per
     prompt, token ids that open the answer; they count as generated. Generation ends at the end-of-text token or after
     the first of the `stop` strings (which is kept). The settings that the model brings (a repetition penalty, say)
-    do not apply, but for its end-of-text tokens. Raises ValueError for an empty or overlong prompt.
+    do not apply, but for its end-of-text tokens. `prefixes` saves work where the same prompts are continued again and
+    again. Raises ValueError for an empty or overlong prompt.
     """
     _check(prompts, max_new_tokens, temperature, stop, batch_size, forced)
     ids = [model.encode(prompt) for prompt in prompts]
@@ -78,6 +80,7 @@ def generate(
                     endings,
                     GumbelMax(temperature, seeds, model.device) if temperature > 0 else None,
                     {"max_new_tokens": max_new_tokens, "use_cache": use_cache},
+                    prefixes if use_cache else None,
                 )
             for n, tokens, over in zip(rows, found, endings.over.tolist(), strict=True):
                 written[n] = (*opening[n], *tokens), over
@@ -93,27 +96,56 @@ def _continue(
     endings: "Endings",
     noise: "GumbelMax | None",
     options: dict[str, Any],
+    prefixes: "Prefixes | None",
 ) -> list[list[int]]:
     """What the model writes after each of the rows, up to where each ends."""
     from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-    padding = model.tokenizer.pad_token_id
-    if padding is None:
-        padding = endings.ends[0] if endings.ends else 0
-    batch = pad(rows, pad_token=padding, device=model.device)
+    batch = pad(rows, pad_token=model.pad_token, device=model.device)
     plain = copy.copy(model.hf)  # shallow: the same weights and hooks, without the settings that the model brings
     plain.generation_config = GenerationConfig()
     out = plain.generate(
         input_ids=batch.tokens,
         attention_mask=batch.mask.long(),
         generation_config=GenerationConfig(
-            do_sample=False, num_beams=1, eos_token_id=endings.ends or None, pad_token_id=padding, **options
+            do_sample=False, num_beams=1, eos_token_id=endings.ends or None, pad_token_id=model.pad_token, **options
         ),
         logits_processor=LogitsProcessorList([noise] if noise else []),
         stopping_criteria=StoppingCriteriaList([endings]),
+        past_key_values=prefixes.of(model, batch) if prefixes is not None else None,
     )
     wrote = out[:, batch.tokens.shape[1] :].tolist()
     return [tokens[:length] for tokens, length in zip(wrote, endings.lengths, strict=True)]
+
+
+class Prefixes:
+    """The key-value cache of the last batch of prompts, all but their last tokens, for who continues them once more.
+
+    It serves where no edit in force visits those tokens (`LastPromptToken`, `Generated`, `Steps`) and is passed over
+    elsewhere. Hooks that are not saereason's are not seen: leave it out where there are any. Memory: one cache.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[Model, Tensor, Tensor] | None = None
+        self._cache: Any = None
+
+    def of(self, model: Model, batch: Batch) -> Any:
+        """A cache of the batch without its last column, to be filled on; None where it cannot serve."""
+        lengths = batch.mask.sum(-1)
+        if int(lengths.min()) < 2 or not hooks.spare(batch):
+            return None
+        if not self._is_of(model, batch):
+            before = Batch(batch.tokens[:, :-1], batch.mask[:, :-1])
+            self._of = self._cache = None  # free the last one first
+            self._cache = hooks.run(model, before, use_cache=True, logits_to_keep=1).past_key_values
+            self._of = (model, batch.tokens, batch.mask)
+        return copy.deepcopy(self._cache)
+
+    def _is_of(self, model: Model, batch: Batch) -> bool:
+        if self._of is None:
+            return False
+        held, tokens, mask = self._of
+        return held is model and torch.equal(tokens, batch.tokens) and torch.equal(mask, batch.mask)
 
 
 class Endings:

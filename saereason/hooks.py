@@ -17,6 +17,7 @@ Resid = Float[Tensor, "batch pos d_model"]
 Rows = Float[Tensor, "row d_model"]
 
 _declared: ContextVar["Prompts | None"] = ContextVar("declared", default=None)
+_in_force: ContextVar[tuple["Edit", ...]] = ContextVar("in_force", default=())
 _recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("recorders", default=())
 
 
@@ -148,6 +149,8 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Recorder]:
         for layer in layers:
             hook = _editing([edit for edit in edits if edit.layer == layer], clock, recorder)
             _hook(stack, model.blocks[layer].register_forward_hook(hook, with_kwargs=True))
+        token = _in_force.set((*_in_force.get(), *edits))
+        stack.callback(_in_force.reset, token)
         yield recorder
 
 
@@ -233,6 +236,14 @@ def lean_head(model: Model) -> Iterator[None]:
         if head is not None:
             _hook(stack, head.register_forward_pre_hook(gathered))
         yield
+
+
+def spare(batch: Batch) -> bool:
+    """True if no edit in force would visit any but the last token of these rows, whose prompts have been declared."""
+    declared = _declared.get()
+    lengths = declared.lengths if declared is not None else batch.mask.sum(-1)
+    at = Positions(batch.mask.long().cumsum(-1) - 1, batch.mask, lengths.to(batch.mask.device))
+    return not any((edit.where(at) & at.valid)[:, :-1].any() for edit in _in_force.get())
 
 
 def check_layers(model: Model, layers: Sequence[int]) -> None:

@@ -27,10 +27,10 @@ from strategies import (
 from saereason import hooks
 from saereason.effects import measure
 from saereason.features import Feature
-from saereason.generate import generate
+from saereason.generate import Prefixes, generate
 from saereason.metrics import LogProb, Scored
 from saereason.model import pad
-from saereason.steering import Add, Clamp, Everywhere, Generated, LastPromptToken, Scale, ScaleBlock, steered
+from saereason.steering import Add, Clamp, Everywhere, Generated, LastPromptToken, Prompt, Scale, ScaleBlock, steered
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
@@ -173,6 +173,36 @@ def test_law_5_a_forward_pass_in_chunks_is_one_pass(subject, when, data, prompts
             found.append(out.logits)
             cache = out.past_key_values
     assert_close([torch.cat(found, 1)[batch.mask]], [whole[batch.mask]])
+
+
+@every_when
+@given(data=st.data(), prompts=texts, temperature=temperatures)
+@few(2)
+def test_law_5_prompts_that_were_kept_change_nothing(ending, when, data, prompts, temperature):
+    model, saes = ending
+    options, prefixes = {"max_new_tokens": 6, "temperature": temperature}, Prefixes()
+    generate(model, prompts, prefixes=prefixes, **options)
+    with steered(model, saes, *data.draw(edits(when))):
+        plain = generate(model, prompts, **options)
+        first, again = (generate(model, prompts, prefixes=prefixes, **options) for _ in range(2))
+    for kept in (first, again):
+        assert (kept.tokens, kept.receipt.firings) == (plain.tokens, plain.receipt.firings)
+    clean = [generate(model, prompts, prefixes=each, **options).tokens for each in (prefixes, None)]
+    assert clean[0] == clean[1]
+
+
+def test_prompts_are_kept_only_where_no_edit_visits_them(model, prompts):
+    batch = pad([model.encode(prompt) for prompt in prompts], pad_token=0)
+    for when, kept in [(Everywhere(), False), (Prompt(), False), (LastPromptToken(), True), (Generated(), True)]:
+        with hooks.edited(model, [hooks.Edit(1, "any", when, lambda before, resid: resid)]):
+            assert hooks.spare(batch) is kept
+            prefixes = Prefixes()
+            cache = prefixes.of(model, batch)
+            assert (cache is not None) is kept
+        if kept:
+            assert cache.get_seq_length() == batch.tokens.shape[1] - 1
+            assert prefixes.of(model, batch) is not prefixes.of(model, batch)  # each caller fills one of its own
+    assert Prefixes().of(model, pad([[5], [6, 7]], pad_token=0)) is None
 
 
 @every_when

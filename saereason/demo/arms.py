@@ -109,6 +109,7 @@ def _measure(stage: Stage, task: Task, arm: Arm) -> Any:
             instruction=arm.instruction,
             interventions=arm.interventions,
             forced=arm.forced,
+            prefixes=stage.prefixes,
             max_new_tokens=stage.settings.sizes.max_new_tokens,
         )
 

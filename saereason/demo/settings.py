@@ -11,7 +11,7 @@ class Sizes:
     """How much work the demo does; the defaults take a few minutes on two cores."""
 
     n_discovery: int = 96
-    n_scored: int = 20
+    n_scored: int = 16
     """Discovery problems on which candidates are scored."""
 
     n_confirmation: int = 100
@@ -24,13 +24,13 @@ class Sizes:
     n_draws: int = 10
     """Random features, and random directions."""
 
-    n_problem_texts: int = 1200
-    n_evaluation_rows: int = 40
+    n_problem_texts: int = 1000
+    n_evaluation_rows: int = 24
     d_sae: int = 4608
     k: int = 32
-    n_reasoning: int = 28
-    n_knowledge: int = 75
-    n_neutral: int = 16
+    n_reasoning: int = 24
+    n_knowledge: int = 60
+    n_neutral: int = 12
     max_new_tokens: int = 96
 
 

@@ -1,11 +1,12 @@
 """What every step of the demo needs at hand."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from saereason.executors import inline, work_unit
+from saereason.generate import Prefixes
 from saereason.model import Model
 from saereason.progress import Steps
 from saereason.runs import Run
@@ -23,6 +24,7 @@ class Stage:
     steps: Steps
     model: Model
     saes: Mapping[int, SAE]
+    prefixes: Prefixes = field(default_factory=Prefixes)
 
     @cached_property
     def hashes(self) -> tuple[tuple[int, str], ...]:

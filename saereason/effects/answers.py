@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from saereason.generate import generate
+from saereason.generate import Prefixes, generate
 from saereason.model import Model
 from saereason.saes import SAE
 from saereason.stats import Estimate, wilson
@@ -23,6 +23,7 @@ def answers(
     forced: Sequence[Sequence[int]] | None = None,
     max_new_tokens: int = 96,
     batch_size: int = 100,
+    prefixes: Prefixes | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Greedy answers, a row an item: `item`, `text`, `outcome`, `n_tokens`, `first_token`, and of the edits `firings`
@@ -35,6 +36,7 @@ def answers(
             max_new_tokens=max_new_tokens,
             forced=forced,
             batch_size=batch_size,
+            prefixes=prefixes,
             progress=progress,
         )
     sizes = [edit.relative_size for edit in written.receipt.edits]
