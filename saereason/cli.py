@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which SAE features does a language model use when it reasons, at which layers, and can you switch them?",
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 120)
 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2-135m, a hub name, a local folder or a GGUF file.")]
 Adapter = Annotated[str | None, typer.Option(help="A PEFT folder to merge, or `taught`, the one that ships.")]
