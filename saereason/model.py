@@ -146,7 +146,7 @@ class Model:
         chat = isinstance(prompt, Rendered) and prompt.chat
         text = prompt.text if isinstance(prompt, Rendered) else prompt
         ids = self.tokenizer(text, add_special_tokens=not chat, verbose=False)["input_ids"]
-        if not text.strip() or not ids:
+        if not text or not ids:
             raise ValueError("the prompt has no tokens; give at least one word.")
         if len(ids) >= self.n_ctx:
             raise ValueError(

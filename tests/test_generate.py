@@ -214,3 +214,12 @@ def test_what_cannot_be_generated_is_refused_in_a_sentence(model, prompts, optio
 
 def test_a_prompt_may_fill_the_context_to_the_last_token(any_model):
     assert len(generate(any_model, ["x" * 508], max_new_tokens=4).tokens[0]) <= 4
+
+
+def test_an_empty_prompt_is_refused_though_the_tokenizer_would_open_it_with_a_token(model, monkeypatch):
+    tokenize = type(model.tokenizer).__call__
+    opened = lambda self, text, **options: {"input_ids": [1, *tokenize(self, text, **options)["input_ids"]]}  # noqa: E731
+    monkeypatch.setattr(type(model.tokenizer), "__call__", opened)
+    assert model.encode("a")[0] == 1
+    with pytest.raises(ValueError, match="the prompt has no tokens"):
+        generate(model, [""], max_new_tokens=1)
