@@ -107,7 +107,12 @@ def test_what_cannot_work_is_refused_before_any_work(folders, tmp_path):
     tasks = tmp_path / "long.jsonl"
     rows = [{"question": f"What is {n}? " + "x" * (600 if n == 7 else 1), "answer": "1"} for n in range(24)]
     tasks.write_text("\n".join(json.dumps(row) for row in rows))
-    with pytest.raises(ValueError, match="tokens"):
+    with pytest.raises(ValueError, match=r"the prompt has \d+ tokens and the model's context is 512"):
+        tell(folders["llama"], tasks, tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+    rows[7] = {"question": "What is 7?", "answer": "a long answer " * 35}
+    tasks.write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(ValueError, match=r"item 8 of long may take \d+ tokens with its answer"):
         tell(folders["llama"], tasks, tmp_path / "run")
     assert not list((tmp_path / "run").iterdir())
     with pytest.raises(ValueError, match="seed is -1"):

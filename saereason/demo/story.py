@@ -109,10 +109,11 @@ def _check(model: Model, settings: Settings, parts: Splits) -> None:
     for task in (parts.discovery, parts.confirmation):
         for instruction in (task.direct, task.cot):
             for item, prompt in zip(task.items, task.prompts(model, instruction), strict=True):
-                n = len(model.encode(prompt)) + max(settings.sizes.max_new_tokens, len(item.answer))
+                gold = len(model.encode(item.solution or item.answer))
+                n = len(model.encode(prompt)) + max(settings.sizes.max_new_tokens, gold)
                 if n > model.n_ctx:
                     raise ValueError(
-                        f"item {item.id} of {task.name} and its answer may take {n} tokens; the context of "
+                        f"item {item.id} of {task.name} may take {n} tokens with its answer; the context of "
                         f"{model.name} is {model.n_ctx}. Shorten it or leave it out."
                     )
 
