@@ -31,6 +31,7 @@ from .quality import evaluate_saes as evaluate_saes
 from .receipts import Receipt as Receipt
 from .runs import Run as Run
 from .saes import SAE as SAE
+from .saes import fetch_saes as fetch_saes
 from .saes import load_saes as load_saes
 from .saes import save_saes as save_saes
 from .search import add_max_t as add_max_t

@@ -1,23 +1,19 @@
-"""Sparse autoencoders by layer: load, save, check; with `training/` the only place that knows SAELens."""
+"""What saereason asks of a sparse autoencoder (SAE), and what it reads off one."""
 
 import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .features import Feature
-from .hooks import check_layers
-from .model import Model
-from .runs import write_folder
+from ..features import Feature
+from ..hooks import check_layers
+from ..model import Model
 
 POSTS = ("hook_resid_post", "hook_out")
-PICKLES = (".pt", ".pth", ".pkl", ".bin")
 ONE_COLUMN = ("standard", "jumprelu")
 """Architectures whose features do not compete: one encoder column gives one feature."""
 
@@ -34,71 +30,6 @@ class SAE(Protocol):
     def encode(self, x: Any) -> Any: ...
 
     def decode(self, feature_acts: Any) -> Any: ...
-
-
-def load_saes(path: str | Path, *, device: str | torch.device = "cpu") -> dict[int, SAE]:
-    """Every SAE saved under `path` (SAELens folders), by layer, in float32.
-
-    Raises ValueError for pickles, damaged files, SAEs that do not say what they read or that normalise their input,
-    and two SAEs of one layer.
-    """
-    path = Path(path)
-    if path.suffix in PICKLES:
-        raise ValueError(f"{path} is a pickle, which can run code when read; give a folder with safetensors.")
-    if not path.is_dir():
-        raise ValueError(f"no folder at {path}; give the folder that holds the SAEs.")
-    folders = [path] if (path / "cfg.json").is_file() else sorted(p.parent for p in path.glob("*/cfg.json"))
-    if not folders:
-        pickles = sorted(p.name for p in path.rglob("*") if p.suffix in PICKLES)
-        found = f"only pickles ({pickles[0]}), which are not read" if pickles else "no SAE"
-        raise ValueError(f"{path} holds {found}; it should hold folders with cfg.json and sae_weights.safetensors.")
-    saes: dict[int, SAE] = {}
-    for folder in folders:
-        sae = _load(folder, str(device))
-        layer = layer_of(sae, str(folder))
-        if layer in saes:
-            raise ValueError(f"{path} holds two SAEs of layer {layer}; keep one, or load them by their own folders.")
-        saes[layer] = sae
-    return dict(sorted(saes.items()))
-
-
-def save_saes(saes: Mapping[int, SAE], path: str | Path) -> Path:
-    """Save SAEs in SAELens's own format, one folder a layer; `sae_lens.SAE.load_from_disk` opens each.
-
-    SAEs that are there already are replaced. Raises ValueError where the folder holds anything else.
-    """
-    path = Path(path).absolute()
-    check_folder(path)
-    with write_folder(path) as folder:
-        for layer, sae in sorted(saes.items()):
-            sae.save_model(folder / f"layer_{layer:02d}")  # pyright: ignore[reportAttributeAccessIssue]
-    return path
-
-
-def check_folder(path: str | Path) -> None:
-    """Raises ValueError for a folder that saving SAEs into would rob of something else."""
-    path = Path(path)
-    there = [path] if path.is_file() else sorted(path.iterdir()) if path.is_dir() else []
-    others = [entry.name for entry in there if not (entry / "cfg.json").is_file()]
-    if others:
-        raise ValueError(f"{path} holds {others[0]}, which is no SAE and would be lost; give another folder.")
-
-
-def _load(folder: Path, device: str) -> SAE:
-    from sae_lens import SAE as LensSAE
-    from safetensors import SafetensorError
-
-    try:
-        sae = LensSAE.load_from_disk(folder, device=device, dtype="float32")
-    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, OSError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"the SAE in {folder} is damaged or incomplete ({reason}); save or fetch it again.") from error
-    if not all(weight.isfinite().all() for weight in sae.state_dict().values()):
-        raise ValueError(f"the SAE in {folder} is damaged (weights that are not finite); save or fetch it again.")
-    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
-        sae.fold_W_dec_norm()
-        sae.cfg.rescale_acts_by_decoder_norm = False
-    return sae.eval().requires_grad_(False)
 
 
 def layer_of(sae: SAE, name: str = "the SAE") -> int:
@@ -120,6 +51,10 @@ def layer_of(sae: SAE, name: str = "the SAE") -> int:
     if getattr(sae.cfg, "reshape_activations", "none") != "none":
         raise ValueError(
             f"{name} reshapes its input ({sae.cfg.reshape_activations}); give one for the residual stream."
+        )
+    if sae.cfg.architecture() == "temporal":
+        raise ValueError(
+            f"{name} is a temporal SAE, whose features read earlier tokens too; give one that reads one token."
         )
     return int(parts[1])
 
