@@ -48,6 +48,15 @@ def test_every_public_name_is_in_the_api():
     assert sorted(listed) == sr.__all__
 
 
+def test_the_page_on_saes_runs(tmp_path, monkeypatch, topk_saes):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SAEREASON_CACHE", str(tmp_path / "cache"))
+    sr.save_saes(topk_saes, "runs/saes")
+    names = {"__name__": "docs"}
+    exec(compile("\n".join(blocks(DOCS / "saes.md")), "saes.md", "exec"), names)
+    assert list(names["packed"]) == list(topk_saes)
+
+
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", SMALLER)

@@ -170,6 +170,16 @@ def test_an_sae_that_normalises_its_input_is_refused(saved, kind):
         load_saes(saved)
 
 
+def test_an_sae_that_reads_earlier_tokens_is_refused(tmp_path):
+    from sae_lens.saes.temporal_sae import TemporalSAE, TemporalSAEConfig
+
+    cfg = TemporalSAEConfig(d_in=32, d_sae=96, bottleneck_factor=2, kval_topk=8, tied_weights=False)
+    cfg.metadata["hook_name"] = "blocks.2.hook_resid_post"
+    TemporalSAE(cfg).save_model(tmp_path / "saes")
+    with pytest.raises(ValueError, match="is a temporal SAE, whose features read earlier tokens too"):
+        load_saes(tmp_path / "saes")
+
+
 def test_two_saes_of_one_layer_are_refused(saved):
     shutil.copytree(saved, saved.parent / "copy")
     with pytest.raises(ValueError, match="holds two SAEs of layer 2"):

@@ -23,7 +23,7 @@ FEATURE_AXIS = {"W_enc": 1, "W_dec": 0}
 def save_pack(saes: Mapping[int, SAE], path: str | Path) -> Path:
     """Save SAEs as one file, `W_enc` and `W_dec` with one byte a weight and one scale a feature; `load_saes` reads it.
 
-    What is lost is measured in docs/saes.md. Raises ValueError for another ending than `.safetensors`.
+    Raises ValueError for another ending than `.safetensors`.
     """
     from safetensors.torch import save_file
 
