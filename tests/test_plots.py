@@ -51,6 +51,7 @@ def said(figure):
 
 def quality(layer, **values):
     given = {"explained_variance": 0.9, "l0": 32.0, "dead": 0.1, "loss_recovered": 0.8, "mean_norm": 9.0}
+    given |= {"loss_clean": 3.0, "loss_spliced": 3.5, "loss_mean_ablated": 5.5}
     return Quality(layer=layer, n_tokens=4096, firing_rate=np.zeros(4), **(given | values))
 
 
