@@ -21,6 +21,8 @@ LEAST_EXPLAINED = 0.5
 MOST_NORM, MOST_L0 = 2.0, 3.0
 """Factors, either way, beyond which mean norm and L0 do not fit the card's; L0 is wide, for it follows the text."""
 
+MAYBE = "other text may be why, or a near layer"
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -47,10 +49,11 @@ def preflight(
     An SAE does not fit if it explains no variance here (at or below 0), or less than half of what its card says; if the
     mean norm of the residual stream is more than 2 times, or its L0 more than 3 times the card's, either way; or if
     texts begin otherwise than the card says (`prepend_bos`). Other weights of the same architecture are a note, not a
-    fault. Neighbouring layers of one model are alike, so an SAE that is one layer off may pass.
+    fault. Neighbouring layers of one model are alike, so an SAE that is one layer off may pass, with a note.
 
-    `rows` are token ids (a few paragraphs of English unless given); the first token of each is left out. Raises
-    ValueError for an SAE that cannot serve, and with `strict` for one that does not fit.
+    `rows` are token ids (a few paragraphs of English unless given; text of the kind that the card was measured on tells
+    most); the first token of each is left out. Raises ValueError for an SAE that cannot serve, and with `strict` for
+    one that does not fit.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of other weights, which is a note here
@@ -123,11 +126,11 @@ def _remarks(model: Model, seen: Sums, card: Any) -> Iterator[str]:
     if said is None:
         yield "Its card gives no figures, so only what it explains here was judged."
     elif LEAST_EXPLAINED * said <= explained < 0.8 * said:
-        yield f"It explains {explained:.3f} of the variance here and {said:.3f} on its card; other text may be why."
+        yield f"It explains {explained:.3f} of the variance here and {said:.3f} on its card; {MAYBE}."
     for name, here, key, least in _compared(seen, 1.25, 1.5):
         there, most = _number(card, key), MOST_NORM if key == "mean_norm" else MOST_L0
         if there is not None and _near(here, there, most) and not _near(here, there, least):
-            yield f"{name[0].upper()}{name[1:]} is {here:.3g} here and {there:.3g} on its card; other text may be why."
+            yield f"{name[0].upper()}{name[1:]} is {here:.3g} here and {there:.3g} on its card; {MAYBE}."
 
 
 def _compared(seen: Sums, norm: float, l0: float) -> list[tuple[str, float, str, float]]:

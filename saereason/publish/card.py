@@ -25,8 +25,8 @@ LIMITS = """\
   feature is a guess until a test that could have failed has been passed.
 - The SAEs belong to the weights named above. On other weights, a fine-tuned or quantised copy among them, features may
   mean something else; measure first (`saereason check`).
-- They were trained on the data named above and may explain other text less well. The first token of each text was left
-  out, in training and in the figures.
+- They were trained on the data named above and may explain other text less well. The first token of each text is left
+  out of the figures.
 - What an SAE does not reconstruct is still in the model: no figure here says that what is missing does not matter.
 - Dead features fired on none of the tokens measured; on other text they may.
 """
@@ -85,7 +85,7 @@ def _opening(saes: Mapping[int, SAE]) -> str:
     where = ", ".join(map(str, sorted(saes)))
     return (
         f"# SAEs on {plain(', '.join(models))}\n\nSparse autoencoders of the residual stream after the blocks {where} "
-        "(counted from 0), in SAELens's format, made with saereason.\n"
+        "(counted from 0), in SAELens's format, published with saereason.\n"
     )
 
 
