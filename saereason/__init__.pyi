@@ -26,6 +26,10 @@ from .metrics import Metric as Metric
 from .model import Model as Model
 from .plots import plot_layers as plot_layers
 from .plots import plot_share_difference as plot_share_difference
+from .preflight import Fit as Fit
+from .preflight import preflight as preflight
+from .publish import publishable as publishable
+from .publish import push as push
 from .quality import Quality as Quality
 from .quality import evaluate_saes as evaluate_saes
 from .receipts import Receipt as Receipt

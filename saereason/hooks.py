@@ -1,4 +1,4 @@
-"""Read and edit the residual stream; the only file that registers a hook on a model."""
+"""Read and edit the residual stream, and resume from it; the only file that registers a hook on a model."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -166,7 +166,9 @@ def recorded() -> Iterator[Callable[[], Receipt]]:
 
 
 def _editing(edits: Sequence[Edit], clock: PositionClock, recorder: Recorder) -> Callable[..., Any]:
-    def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:  # noqa: ARG001
+    def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+        if isinstance(module.forward, _Skipped):
+            return output
         resid = output[0] if isinstance(output, tuple) else output
         before = args[0] if args else kwargs["hidden_states"]
         at = clock.now
@@ -194,26 +196,93 @@ def read(model: Model, batch: Batch, layers: Sequence[int]) -> dict[int, Resid]:
 
     One forward pass, which ends after the last block asked for and never reaches the LM head.
     """
-    check_layers(model, layers)
     if not layers:
         return {}
+    with ExitStack() as stack:
+        found = stack.enter_context(reading(model, layers))
+        _hook(stack, model.blocks[max(layers)].register_forward_hook(_enough))
+        stack.enter_context(suppress(_EnoughError))
+        run(model, batch, use_cache=False)
+    return {layer: found[layer] for layer in layers}
+
+
+@contextmanager
+def reading(model: Model, layers: Sequence[int]) -> Iterator[dict[int, Resid]]:
+    """Within the block, each forward pass leaves the residual stream after these blocks in the dictionary."""
+    check_layers(model, layers)
     found: dict[int, Tensor] = {}
-    last = max(layers)
 
     def keep(layer: int) -> Callable[..., None]:
         def hook(module: Any, args: Any, output: Any) -> None:  # noqa: ARG001
+            if isinstance(module.forward, _Skipped) and module.forward.resid is None:
+                raise ValueError(
+                    f"a pass resumed after a later layer has nothing to read at layer {layer}; read before."
+                )
             found[layer] = output[0] if isinstance(output, tuple) else output
-            if layer == last:
-                raise _EnoughError
 
         return hook
 
     with ExitStack() as stack:
         for layer in set(layers):
             _hook(stack, model.blocks[layer].register_forward_hook(keep(layer)))
-        with suppress(_EnoughError):
-            run(model, batch, use_cache=False)
-    return {layer: found[layer] for layer in layers}
+        yield found
+
+
+@contextmanager
+def resumed(model: Model, layer: int, resid: Resid) -> Iterator[None]:
+    """Within the block, a pass resumes after block `layer`, which gives `resid`; it and the blocks before do no work.
+
+    Give the residual stream as `read` returns it, changed or not: the logits are those of the full pass, to the bit.
+    Edits of these blocks are not applied (again): what `resid` was read under, it holds. Raises ValueError for a layer
+    that is not there, and where a pass is not of `resid`'s shape, as a step on a key-value cache.
+    """
+    check_layers(model, [layer])
+    in_tuples = _gives_tuples(model)
+    with ExitStack() as stack:
+        for n, block in enumerate(model.blocks[: layer + 1]):
+            _replace_forward(stack, block, _Skipped(resid if n == layer else None, in_tuples))
+        yield
+
+
+@dataclass(frozen=True, eq=False)
+class _Skipped:
+    """The forward of a block that does no work: it passes its input on, or gives `resid` in its place."""
+
+    resid: Tensor | None
+    in_tuples: bool
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        given = args[0] if args else kwargs["hidden_states"]
+        if self.resid is not None and self.resid.shape != given.shape:
+            raise ValueError(
+                f"the residual stream to resume from is {tuple(self.resid.shape)} and the pass {tuple(given.shape)}; "
+                "run the rows it was read from, without a key-value cache."
+            )
+        output = given if self.resid is None else self.resid.to(given)
+        return (output,) if self.in_tuples else output
+
+
+def _gives_tuples(model: Model) -> bool:
+    """True for the families whose blocks answer with a tuple: one token, run through the first block, tells."""
+    block, found = model.blocks[0], []
+
+    def first(*args: Any, **kwargs: Any) -> None:
+        found.append(type(block).forward(block, *args, **kwargs))
+        raise _EnoughError
+
+    with ExitStack() as stack, torch.no_grad():
+        _replace_forward(stack, block, first)
+        stack.enter_context(suppress(_EnoughError))
+        tokens = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        model.hf.base_model.forward(input_ids=tokens, use_cache=False)  # not its call, which hooks attend
+    return isinstance(found[0], tuple)
+
+
+def _replace_forward(stack: ExitStack, block: Any, forward: Callable[..., Any]) -> None:
+    own = vars(block)  # not setattr, which a TransformerBridge hands on to the block beneath
+    before = own.get("forward")
+    own["forward"] = forward
+    stack.callback(own.pop, "forward") if before is None else stack.callback(own.update, forward=before)
 
 
 def run(model: Model, batch: Batch, **options: Any) -> Any:
@@ -257,6 +326,10 @@ def check_layers(model: Model, layers: Sequence[int]) -> None:
 
 class _EnoughError(Exception):
     """Ends a forward pass whose remaining blocks nobody needs."""
+
+
+def _enough(*passed: Any) -> None:  # noqa: ARG001
+    raise _EnoughError
 
 
 def _hook(stack: ExitStack, handle: Any) -> None:

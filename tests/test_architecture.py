@@ -17,7 +17,7 @@ ORDER = [
     {"stats", "features", "model", "loading", "hooks", "receipts", "runs"},
     {"generate", "examples", "saes", "tasks", "executors"},
     {"metrics"},
-    {"quality", "training", "search", "steering"},
+    {"quality", "preflight", "publish", "training", "search", "steering"},
     {"effects"},
     {"mechanisms"},
     {"controls", "layers"},

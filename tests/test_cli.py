@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from saereason.cli import app
 from saereason.saes import save_saes
+from saereason.training.texts import plain_texts
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +91,33 @@ def test_search_prints_the_best_features(folder, tmp_path):
     result = run("search", *options)
     assert result.exit_code == 0, result.output
     assert "192 features, 6 pairs" in result.output and table.is_file()
+
+
+def test_check_refuses_saes_that_do_not_fit_and_says_why(folder):
+    result = run("check", "--model", folder / "model", "--saes", folder / "saes")
+    assert result.exit_code == 2
+    assert "NO" in result.output and "no more than the mean of the tokens would" in result.output
+    assert "the SAEs at layers [1, 2] do not fit" in result.stderr
+
+
+def test_train_check_and_publish(folder, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(plain_texts()[:120]))
+    trained = run(
+        "train", "--model", folder / "model", "--layers", 1, "--text", text, "--d-sae", 64, "--k", 8,
+        "--out", tmp_path / "saes",
+    )  # fmt: skip
+    assert trained.exit_code == 0, trained.output
+    saes = ["--saes", tmp_path / "saes"]
+    result = run("check", "--model", folder / "model", *saes, "--text", text)
+    assert result.exit_code == 0, result.output
+    assert "yes" in result.output and "loss recovered" in result.output
+    said = ["--data", "Python's help", "--licence", "apache-2.0"]
+    result = run("publish", *saes, "--to", tmp_path / "hub", *said, "--licence", "Apache 2")
+    assert result.exit_code == 2 and "give the hub's short name" in result.stderr and not (tmp_path / "hub").exists()
+    result = run("publish", *saes, "--to", tmp_path / "hub", *said, "--model", folder / "model")
+    assert result.exit_code == 0, result.output
+    assert "Python's help" in (tmp_path / "hub" / "README.md").read_text()
 
 
 def test_train_then_steer(folder, tmp_path):

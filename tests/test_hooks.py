@@ -9,7 +9,8 @@ from conftest import tiny_model
 from strategies import assert_close, n_hooks
 
 from saereason import hooks
-from saereason.model import pad
+from saereason.loading import load_model, random_copy
+from saereason.model import Model, pad
 
 LENGTHS = [5, 1, 9]
 
@@ -227,3 +228,98 @@ def test_two_threads_with_two_models_do_not_disturb_each_other(model):
         thread.join()
     assert found[model.name] == [[list(range(1 - n, 1)) for n in (3, 5)]] * 20
     assert found[other.name] == [[list(range(1 - n, 1)) for n in (7, 2, 4)]] * 20
+
+
+def bf16(model):
+    copy = random_copy(model)
+    copy.hf.to(torch.bfloat16)
+    return copy
+
+
+def nudge(layer):
+    """An edit of some positions, the last row's first among them."""
+    return hooks.Edit(layer, "nudge", lambda at: at.position % 3 == 0, lambda before, resid: resid.flip(-1) + before)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@torch.no_grad()
+def test_a_resumed_pass_has_the_bits_of_the_full_one(any_model, side, precision):
+    model, before = bf16(any_model) if precision == "bfloat16" else any_model, n_hooks(any_model)
+    batch = pad(rows_of([5, 1, 30]), pad_token=0, side=side)
+    for layer in range(4):
+        with hooks.edited(model, [nudge(layer)]):
+            full = hooks.run(model, batch, use_cache=False).logits
+            resid = hooks.read(model, batch, [layer])[layer]
+        with hooks.resumed(model, layer, resid):
+            assert torch.equal(hooks.run(model, batch, use_cache=False).logits[batch.mask], full[batch.mask])
+        assert not torch.equal(hooks.run(model, batch, use_cache=False).logits[batch.mask], full[batch.mask])
+    assert n_hooks(any_model) == before and not any("forward" in vars(block) for block in model.blocks)
+
+
+def test_the_blocks_of_a_resumed_pass_up_to_there_do_no_work(any_model):
+    batch, ran = pad(rows_of([4]), pad_token=0), []
+    with hooks.resumed(any_model, 1, hooks.read(any_model, batch, [1])[1]):
+        inside = [block.self_attn for block in any_model.blocks]
+        handles = [part.register_forward_hook(lambda *_, n=n: ran.append(n)) for n, part in enumerate(inside)]
+        hooks.run(any_model, batch, use_cache=False)
+    for handle in handles:
+        handle.remove()
+    assert ran == [2, 3]
+
+
+@torch.no_grad()
+def test_edits_before_the_resumption_are_in_it_and_those_after_apply(model):
+    batch = pad(rows_of([6, 4]), pad_token=0, side="right")
+    with hooks.edited(model, [nudge(0), nudge(1), nudge(3)]) as recorder:
+        full, resid = hooks.run(model, batch, use_cache=False).logits, hooks.read(model, batch, [1, 3])
+        visits = recorder.receipt.edits[0].firings
+        with hooks.resumed(model, 1, resid[1]):
+            assert torch.equal(hooks.run(model, batch, use_cache=False).logits[batch.mask], full[batch.mask])
+            assert torch.equal(hooks.read(model, batch, [1, 3])[3][batch.mask], resid[3][batch.mask])
+    assert recorder.receipt.edits[0].firings == visits  # a block that does no work is not visited
+
+
+def test_a_model_behind_a_bridge_is_resumed_too(model):
+    wrapped, batch = load_model(model.bridge()), pad(rows_of([6, 4]), pad_token=0)
+    with torch.no_grad(), hooks.resumed(wrapped, 2, 2 * hooks.read(wrapped, batch, [2])[2]):
+        logits = hooks.run(wrapped, batch, use_cache=False).logits
+    with torch.no_grad(), hooks.edited(model, [hooks.Edit(2, "double", lambda at: at.valid, lambda before, x: x)]):
+        assert_close([logits[batch.mask]], [hooks.run(model, batch, use_cache=False).logits[batch.mask]])
+
+
+def test_families_whose_blocks_answer_with_a_tuple_are_resumed_too():
+    from transformers import AutoModelForCausalLM, GPTNeoConfig
+
+    config = GPTNeoConfig(
+        vocab_size=104, hidden_size=32, num_layers=4, num_heads=4, attention_types=[[["global", "local"], 2]]
+    )
+    hf = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model, batch = Model(hf, None, "tiny-gpt-neo"), pad(rows_of([6, 4]), pad_token=0)
+    with torch.no_grad():
+        full = hooks.run(model, batch, use_cache=False).logits
+        with hooks.resumed(model, 1, hooks.read(model, batch, [1])[1]):
+            assert torch.equal(hooks.run(model, batch, use_cache=False).logits, full)
+
+
+def test_a_model_is_as_before_after_an_error_in_a_resumed_pass(model):
+    batch, before = pad(rows_of([6]), pad_token=0), n_hooks(model)
+    with torch.no_grad():
+        clean = hooks.run(model, batch).logits
+    with pytest.raises(KeyError), hooks.resumed(model, 2, torch.zeros(1, 6, 32)):
+        raise KeyError
+    with torch.no_grad():
+        assert torch.equal(hooks.run(model, batch).logits, clean)
+    assert n_hooks(model) == before
+
+
+def test_a_resumption_that_makes_no_sense_is_refused(model):
+    batch, resid = pad(rows_of([6]), pad_token=0), torch.zeros(1, 6, 32)
+    with pytest.raises(ValueError, match="tiny-llama has no layer 4"), hooks.resumed(model, 4, resid):
+        pass
+    wrong = pytest.raises(ValueError, match=r"resume from is \(1, 5, 32\) and the pass \(1, 6, 32\)")
+    with wrong, hooks.resumed(model, 2, resid[:, :5]):
+        hooks.run(model, batch)
+    lost = pytest.raises(ValueError, match="resumed after a later layer has nothing to read at layer 1")
+    with lost, hooks.resumed(model, 2, resid):
+        hooks.read(model, batch, [1])

@@ -12,6 +12,7 @@ from saereason.layers import Curve, Finding, compare_depth, share_difference
 from saereason.plots import (
     figure_html,
     plot_accuracy,
+    plot_firing,
     plot_layers,
     plot_quality,
     plot_share_difference,
@@ -51,6 +52,7 @@ def said(figure):
 
 def quality(layer, **values):
     given = {"explained_variance": 0.9, "l0": 32.0, "dead": 0.1, "loss_recovered": 0.8, "mean_norm": 9.0}
+    given |= {"loss_clean": 3.0, "loss_spliced": 3.5, "loss_mean_ablated": 5.5}
     return Quality(layer=layer, n_tokens=4096, firing_rate=np.zeros(4), **(given | values))
 
 
@@ -248,6 +250,42 @@ def test_quality_has_a_panel_a_measure_in_order_of_layers():
         plot_quality([])
 
 
+# firing rates
+
+
+def firing(layer, rates):
+    """The quality of an SAE whose features fire at these rates."""
+    rates = np.array(rates, dtype=float)
+    return replace(quality(layer), firing_rate=rates, dead=(rates == 0).mean())
+
+
+def test_firing_rates_have_a_panel_a_layer_that_counts_every_living_feature():
+    rates = 10 ** np.random.default_rng(0).uniform(-4.2, 0, 300)
+    figure = plot_firing([firing(14, [1.0, 0.5, 0.0, 0.0]), firing(7, [*rates, *[0.0] * 100])])
+    assert [annotation.text for annotation in figure.layout.annotations] == [
+        "layer 7: 25.0% dead",
+        "layer 14: 50.0% dead",
+    ]
+    assert [sum(trace.y) for trace in figure.data] == pytest.approx([0.75, 0.5])
+    for trace, alive in zip(figure.data, (rates, np.array([1.0, 0.5])), strict=True):
+        total = 4 if len(alive) == 2 else 400
+        for centre, share in zip(trace.x, trace.y, strict=True):
+            inside = np.abs(np.log10(alive) - centre) <= 0.1 + 1e-9
+            assert share * total <= inside.sum() + 1e-6
+    assert figure.layout.xaxis2.ticktext == ("1e-05", "0.0001", "0.001", "0.01", "0.1", "1")
+    assert figure.layout.xaxis2.title.text.startswith("firing rate (share of tokens")
+    assert "4,096 tokens" in said(figure)
+
+
+def test_dead_saes_and_many_layers_have_a_figure_too():
+    (panel,) = plot_firing([firing(3, np.zeros(8))]).data
+    assert set(panel.y) == {0.0}
+    figure = plot_firing([firing(layer, [0.0, 0.01, 0.001 * (layer + 1)]) for layer in range(30)])
+    assert len(figure.data) == 30 and figure.layout.height < 3600
+    with pytest.raises(ValueError, match="no qualities to plot"):
+        plot_firing([])
+
+
 # every figure
 
 
@@ -258,6 +296,7 @@ def every_figure(name="word problems"):
         "shares": plot_share_difference(first, second, compare_depth(first, second)),
         "accuracy": plot_accuracy([(name, wilson(4, 100), [0.1])]),
         "quality": plot_quality([quality(3)]),
+        "firing": plot_firing([firing(3, [0.0, 0.1])]),
     }
 
 
@@ -276,7 +315,7 @@ def test_names_are_text_to_plotly(name):
     assert "<b>" not in told
     assert "<img" not in told
     assert "\u202e" not in told
-    if name != "quality":
+    if name not in ("quality", "firing"):
         assert "&lt;b&gt;a&lt;/b&gt;" in told
         assert "&amp;amp;" in told
         assert "U+202E" in told

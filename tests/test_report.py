@@ -45,7 +45,9 @@ def figures(name="word problems: computed results"):
         curve("plain text", "neutral", 4, 64, 8.9, 3),
     ]
     finding = compare_depth(*curves[:2], neutral=curves[2])
-    qualities = [Quality(n, 0.95 - n / 99, 32.0, n / 99, 0.97, 40.0, 51200, np.zeros(4)) for n in range(30)]
+    qualities = [
+        Quality(n, 0.95 - n / 99, 32.0, n / 99, 3.1, 3.2, 7.4, 0.97, 40.0, 51200, np.zeros(4)) for n in range(30)
+    ]
     return (
         Figure("Layers", plot_layers(curves), "Each block skipped in turn."),
         Figure("Shares", plot_share_difference(curves[0], curves[1], finding), finding.statement),

@@ -400,6 +400,8 @@ def test_quality_is_what_a_plain_loop_gives(model, saes, batch_size):
         assert quality.dead == (quality.firing_rate == 0).mean()
         assert quality.mean_norm == pytest.approx(x.norm(dim=-1).mean().item(), rel=1e-4)
         assert quality.loss_recovered == pytest.approx((ablated - spliced) / (ablated - clean), abs=1e-3)
+        losses = (quality.loss_clean, quality.loss_spliced, quality.loss_mean_ablated)
+        assert losses == pytest.approx([loss / len(x) for loss in (clean, spliced, ablated)], abs=1e-4)
         assert quality.n_tokens == len(x)
 
 
@@ -425,7 +427,7 @@ def test_evaluation_reports_progress_and_refuses_rows_without_tokens(model, topk
     evaluate_saes(
         model, {1: topk_saes[1], 0: topk_saes[0]}, rows_of(9), batch_size=4, progress=lambda *p: seen.append(p)
     )
-    assert seen[-1] == (18, 18) and [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert seen[-1] == (15, 15) and [done for done, _ in seen] == sorted({done for done, _ in seen})
     for rows in ([], [[5], [6]]):
         with pytest.raises(ValueError, match="have no tokens to measure"):
             evaluate_saes(model, {1: topk_saes[1]}, rows)

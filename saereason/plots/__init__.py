@@ -7,13 +7,14 @@ from plotly.graph_objects import Figure
 
 from .layers import plot_layers, plot_share_difference
 from .look import visible
-from .measures import plot_accuracy, plot_quality
+from .measures import plot_accuracy, plot_firing, plot_quality
 from .page import figure_html, plotly_script
 
 __all__ = [
     "Figure",
     "figure_html",
     "plot_accuracy",
+    "plot_firing",
     "plot_layers",
     "plot_quality",
     "plot_share_difference",

@@ -1,10 +1,12 @@
 """Accuracies by arm, and the quality of SAEs."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
-from plotly.graph_objects import Figure, Scatter
+from plotly.graph_objects import Bar, Figure, Scatter
 from plotly.subplots import make_subplots
 
 from saereason.quality import Quality
@@ -55,6 +57,36 @@ def plot_quality(qualities: Sequence[Quality]) -> Figure:
     by_layer(figure, [quality.layer for quality in ordered], "xaxis3")
     framed(figure, "How good the SAEs are", f"Measured on {ordered[0].n_tokens:,} tokens.", height=580)
     return figure.update_layout(showlegend=False)
+
+
+def plot_firing(qualities: Sequence[Quality]) -> Figure:
+    """How often features fire: a histogram of log10 firing rates for each layer, with the dead share named."""
+    if not qualities:
+        raise ValueError("there are no qualities to plot; give at least one, as `evaluate_saes` returns them.")
+    ordered = sorted(qualities, key=lambda quality: quality.layer)
+    alive = [np.log10(quality.firing_rate[quality.firing_rate > 0]) for quality in ordered]
+    lowest = math.floor(min([-2.0, *(rates.min() for rates in alive if len(rates))]))
+    edges = np.linspace(lowest, 0, 5 * -lowest + 1)
+    shares = [np.histogram(rates, edges)[0] / len(q.firing_rate) for q, rates in zip(ordered, alive, strict=True)]
+    names = [f"layer {quality.layer}: {quality.dead:.1%} dead" for quality in ordered]
+    panel, gap = 76, 36  # pixels
+    drawn = panel * len(ordered) + gap * (len(ordered) - 1)
+    figure = make_subplots(
+        rows=len(ordered), cols=1, shared_xaxes=True, vertical_spacing=gap / drawn, subplot_titles=names
+    )
+    figure.update_annotations(x=0, xanchor="left", font_size=13)
+    ends = [f"{10**low:.2g} to {10**high:.2g}" for low, high in pairwise(edges)]
+    for row, (name, share) in enumerate(zip(names, shares, strict=True), 1):
+        bar = Bar(x=((edges[:-1] + edges[1:]) / 2).tolist(), y=share.tolist(), name=name, customdata=ends)
+        bar.update(marker={"color": BLUE, "line_width": 0})
+        figure.add_trace(bar.update(hovertemplate="%{y:.1%} of features fire on %{customdata} of tokens"), row, 1)
+    decades = list(range(lowest, 1))
+    figure.update_xaxes(tickvals=decades, ticktext=[f"{10.0**n:g}" for n in decades], range=[lowest, 0])
+    figure.update_xaxes(title_text="firing rate (share of tokens, log scale)", row=len(ordered), col=1)
+    figure.update_yaxes(range=[0, 1.1 * max(0.01, *(share.max() for share in shares))], tickformat=".0%", nticks=3)
+    said = f"Share of features by firing rate on {ordered[0].n_tokens:,} tokens. Dead features fired on none."
+    framed(figure, "How often the features fire", said, height=drawn + 56)
+    return figure.update_layout(showlegend=False, bargap=0.08)
 
 
 def _stacked(draws: Sequence[float]) -> list[tuple[float, float]]:
