@@ -69,7 +69,7 @@ def costs_of(
         trainees = trainees_of(model, batch, work.design(d_sae))
         step(trainees, {layer: x[: len(x) // 8] for layer, x in batch.items()})  # the optimisers make their state
         times = []
-        for _ in range(max(1, 6 // len(layers))):
+        for _ in range(max(1, 3 // len(layers))):
             start = perf_counter()
             step(trainees, batch)
             times.append(perf_counter() - start)
