@@ -74,7 +74,7 @@ docs/_build/notebooks/%.ipynb: notebooks/%.py $(READY)
 	$(OFFLINE) $(BIN)/jupytext --to ipynb --set-kernel python3 --run-path . --execute --output $@ $<
 
 bench: $(READY)  ## run every program in benchmarks/
-	@set -e; for name in $(filter-out __init__,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))); do \
+	@set -e; for name in $(filter-out _%,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))); do \
 		echo "== $$name"; $(OFFLINE) $(BIN)/python -m benchmarks.$$name; done
 
 clean:  ## remove what the other targets made, but for .venv and runs/
