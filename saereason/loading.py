@@ -47,6 +47,7 @@ def load_model(
             f"cannot load a model from a {type(source).__name__}; give a name, a path or a TransformerBridge."
         )
     device = _device(device)
+    _keep_memory()
     precision = _dtype(dtype) if dtype is not None else fast_dtype(device)
     folder, tokenizer_from = _locate(str(source), gguf)
     with _quiet():
@@ -127,6 +128,22 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         return min(times)
 
     return torch.bfloat16 if seconds(torch.float32) > 1.5 * seconds(torch.bfloat16) else torch.float32
+
+
+@cache
+def _keep_memory() -> None:
+    """Ask glibc to use freed memory again rather than return it to the system after every operation.
+
+    Fetching it back page by page takes a fifth of a forward pass on the processor. Nothing happens with
+    another libc.
+    """
+    import ctypes
+
+    no_maps, keep_all, at_a_time = (-4, 0), (-1, 2**31 - 1), (-2, 2**28)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
+    libc = ctypes.CDLL(None) if os.name == "posix" else None
+    if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version"):
+        for parameter, value in (no_maps, keep_all, at_a_time):
+            libc.mallopt(parameter, value)  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def cache_folder() -> Path:

@@ -22,7 +22,7 @@ from saereason.loading import random_copy
 from saereason.model import pad
 from saereason.saes import check_saes
 from saereason.training.stream import Stream
-from saereason.training.topk import topk_loss
+from saereason.training.topk import topk_step
 
 DESIGN = Design(d_sae=64, k=8)
 SMALL = {"batch_size": 64, "buffer_tokens": 512}
@@ -46,25 +46,29 @@ def trained(model):
 
 @pytest.mark.parametrize("n_dead", [None, 0, 5, 16, 40])
 @pytest.mark.parametrize("norms", ["equal", "spread"])
-def test_a_step_has_saelens_own_loss_and_gradients(n_dead, norms):
+@pytest.mark.parametrize("kind", ["TopK", "BatchTopK", "MatryoshkaBatchTopK"])
+def test_a_step_has_saelens_own_loss_and_gradients(n_dead, norms, kind):
     torch.manual_seed(0)
-    sae = sae_lens.TopKTrainingSAE(sae_lens.TopKTrainingSAEConfig(d_in=32, d_sae=96, k=8)).train()
+    config, sae_class = (getattr(sae_lens, f"{kind}TrainingSAE{end}") for end in ("Config", ""))
+    widths = {"matryoshka_widths": [8, 40, 96]} if kind == "MatryoshkaBatchTopK" else {}
+    sae = sae_class(config(d_in=32, d_sae=96, k=8, **widths)).train()
     sae.b_enc.data, sae.b_dec.data = 0.3 * torch.randn(96), 0.3 * torch.randn(32)
     if norms == "spread":
         sae.W_dec.data *= torch.linspace(0.3, 3, 96)[:, None]
-    x = torch.randn(40, 32)
+    x = torch.randn(40, 32) * torch.linspace(0.1, 3, 40)[:, None]
     dead = None if n_dead is None else torch.randperm(96) < n_dead
 
-    def gradients(loss):
-        sae.zero_grad()
-        loss.backward()
+    def gradients():
         return {name: weight.grad.clone() for name, weight in sae.named_parameters()}
 
     theirs = sae.training_forward_pass(TrainStepInput(x, {}, dead, 0, False))
-    expected, ours = gradients(theirs.loss), topk_loss(sae, x, dead)
-    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-4, atol=1e-4)
+    theirs.loss.backward()
+    expected = gradients()
+    sae.zero_grad()
+    ours = topk_step(sae, x, dead)
+    torch.testing.assert_close(ours.loss, theirs.loss.detach(), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.mse, theirs.losses["mse_loss"].detach(), rtol=1e-4, atol=1e-4)
-    found = gradients(ours.loss)
+    found = gradients()
     assert set(found) == set(expected) == {"W_enc", "b_enc", "W_dec", "b_dec"}
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-4, msg=name)
@@ -88,7 +92,7 @@ class Counted(Stream):
 def counted(sizes, batch_size, window, seed=0):
     model = SimpleNamespace(d_model=2, device=torch.device("cpu"))
     rows = [[5] * (size + 1) for size in sizes]
-    return Counted(model, rows, (0, 5), torch.float32, batch_size, window, seed)
+    return Counted(model, rows, (0, 5), torch.float32, batch_size, window, seed, model.device)
 
 
 @given(st.lists(st.integers(0, 20), max_size=60), st.integers(1, 8), st.integers(0, 60))
@@ -122,7 +126,7 @@ def test_batches_mix_tokens_from_far_apart():
 
 def test_activations_are_those_of_every_token_but_the_first(model):
     rows = rows_of(40, shortest=1)
-    stream = Stream(model, rows, (0, 2), torch.float32, 8, 64, 0)
+    stream = Stream(model, rows, (0, 2), torch.float32, 8, 64, 0, model.device)
     ordered = [row for rows in stream.passes for row in rows]
     assert sorted(ordered) == sorted(rows) and stream.n_tokens == sum(len(row) - 1 for row in rows)
     for skip in (0, 5, int(stream.ends[0]), int(stream.ends[0]) + 7):
@@ -144,8 +148,8 @@ def test_training_explains_more_and_more(model, trained):
         assert after.explained_variance > before.explained_variance + 0.1 and after.explained_variance > 0.5
         assert after.loss_recovered > before.loss_recovered
         assert 1 < after.l0 <= 8
-    assert logs[-1].explained_variance[1] > logs[0].explained_variance[1] + 0.3
-    assert set(logs[0].dead) == {1, 3} and 1 < logs[-1].l0[3] <= 8
+    assert logs[-1].saes[0].explained_variance > logs[0].saes[0].explained_variance + 0.3
+    assert [sae.layer for sae in logs[0].saes] == [1, 3] and 1 < logs[-1].saes[1].l0 <= 8
     assert [log.tokens for log in logs] == [64 * n for n in range(1, len(logs) + 1)]
     n_tokens = sum(len(row) - 1 for row in rows_of(700))
     assert logs[-1].n_tokens == n_tokens and 0 <= n_tokens - logs[-1].tokens < 64
@@ -249,7 +253,7 @@ def test_every_architecture_of_saelens_is_trained_and_served(model, tmp_path, ar
 @pytest.mark.parametrize("part", ["decoder", "encoder"])
 def test_a_frozen_part_stays_as_it_was_drawn(model, part):
     design = replace(DESIGN, frozen=part)
-    drawn, trained = design.draw(model, 1), train_saes(model, rows_of(60), [1], design, **SMALL)[1]
+    drawn, trained = design.draw(model, 1, model.device), train_saes(model, rows_of(60), [1], design, **SMALL)[1]
     name = {"decoder": "W_dec", "encoder": "W_enc"}[part]
     before, after = getattr(drawn, name), getattr(trained, name)
     axis = 1 if part == "decoder" else 0
@@ -416,7 +420,9 @@ def test_a_perfect_sae_recovers_all_and_an_empty_one_nothing(model):
     (perfect,) = evaluate_saes(model, made(torch.cat([eye, -eye], 1), torch.cat([eye, -eye]), torch.zeros(32)), rows)
     assert perfect.explained_variance == pytest.approx(1, abs=1e-6) and perfect.dead == 0
     assert perfect.loss_recovered == pytest.approx(1, abs=1e-4) and perfect.l0 == pytest.approx(32)
-    mean = torch.cat([part[2] for part in Stream(model, rows, (2,), torch.float32, 8, 64, 0).activations()]).mean(0)
+    mean = torch.cat(
+        [part[2] for part in Stream(model, rows, (2,), torch.float32, 8, 64, 0, model.device).activations()]
+    ).mean(0)
     (empty,) = evaluate_saes(model, made(torch.zeros(32, 8), torch.zeros(8, 32), mean), rows)
     assert empty.explained_variance == pytest.approx(0, abs=1e-6) and (empty.l0, empty.dead) == (0, 1)
     assert empty.loss_recovered == pytest.approx(0, abs=1e-4)

@@ -8,7 +8,7 @@ from saereason.metrics import LogProb, Scored
 from saereason.model import Model
 from saereason.tasks import Task, confirmation_task, country_facts, discovery_task, load_task, split_task
 from saereason.tasks.task import Kind
-from saereason.training import default_rows, mixed, plain_rows, plain_texts, problem_rows, split_rows
+from saereason.training import Framing, default_rows, mixed, plain_rows, plain_texts, problem_rows, split_rows
 
 from .settings import Settings
 
@@ -98,7 +98,7 @@ def _facts(n: int) -> Task:
 
 def _continued(model: Model, texts: list[str]) -> LogProb:
     """Plain text after its first tokens, up to 64 tokens a text."""
-    rows = [row[:64] for row in plain_rows(model, texts, length=64)]
+    rows = [row[:64] for row in plain_rows(model, texts, Framing(length=64))]
     return LogProb(tuple(Scored(tuple(r[:OPENING]), tuple(r[OPENING:]), (True,) * (len(r) - OPENING)) for r in rows))
 
 

@@ -1,18 +1,27 @@
 """Training SAEs: texts, activations, the step, the loop."""
 
 from .design import Design
-from .texts import default_rows, mixed, plain_rows, plain_texts, problem_rows, split_rows, text_rows
-from .train import Log, train_saes
+from .memory import Memory, needed
+from .sources import Framing, openings, own_rows, read_rows
+from .texts import default_rows, mixed, plain_rows, plain_texts, problem_rows, split_rows
+from .train import Log, Standing, plan, train_saes
 
 __all__ = [
     "Design",
+    "Framing",
     "Log",
+    "Memory",
+    "Standing",
     "default_rows",
     "mixed",
+    "needed",
+    "openings",
+    "own_rows",
     "plain_rows",
     "plain_texts",
+    "plan",
     "problem_rows",
+    "read_rows",
     "split_rows",
-    "text_rows",
     "train_saes",
 ]

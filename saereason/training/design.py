@@ -43,12 +43,17 @@ class Design:
             raise ValueError(f"k is {self.k} and d_sae {self.d_sae}; k must be from 1 to d_sae.")
         if self.frozen not in (None, "decoder", "encoder"):
             raise ValueError(f"frozen is {self.frozen!r}; it can be 'decoder', 'encoder' or None.")
-        if self.penalty is not None and self.architecture in BY_K:
+        if self.penalty is not None and self.by_k:
             raise ValueError(f"a {self.architecture} SAE has no penalty; its sparsity is k.")
         if not 0 < self.lr < float("inf"):
             raise ValueError(f"lr is {self.lr}; it must be a positive number.")
 
-    def draw(self, model: Model, layer: int) -> Any:
+    @property
+    def by_k(self) -> bool:
+        """True where `k` decides how many features are active."""
+        return self.architecture in BY_K
+
+    def draw(self, model: Model, layer: int, device: torch.device) -> Any:
         """SAELens's training SAE of this design, with initial weights drawn from the seed and the layer."""
         from sae_lens.registry import get_sae_training_class
         from sae_lens.saes.sae import SAEMetadata
@@ -56,7 +61,7 @@ class Design:
         sae_class, config_class = get_sae_training_class(self.architecture)
         metadata = SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_post")
         config = config_class(
-            d_in=model.d_model, d_sae=self.d_sae, device=str(model.device), metadata=metadata, **self._sparsity()
+            d_in=model.d_model, d_sae=self.d_sae, device=str(device), metadata=metadata, **self._sparsity()
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed * 1_000 + layer)  # SAELens draws from the global generator
@@ -69,7 +74,7 @@ class Design:
     def _sparsity(self) -> dict[str, Any]:
         if self.architecture == "matryoshka_batchtopk":
             return {"k": self.k, "matryoshka_widths": [self.d_sae // 8, self.d_sae // 4, self.d_sae // 2, self.d_sae]}
-        if self.architecture in BY_K:
+        if self.by_k:
             return {"k": self.k}
         name, usual = BY_PENALTY[self.architecture]
         return {name: usual if self.penalty is None else self.penalty}

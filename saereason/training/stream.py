@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, cycle
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ ROWS_A_PASS = 16
 class Stream:
     """The residual stream at some layers, token by token, shuffled within windows of `window` tokens.
 
-    Left out: padding and the first token of each row, whose residual norm is enormous and would drown the rest. The
+    Padding is left out, and the first token of each row, whose residual norm is enormous and would drown the rest. The
     rows of all layers at one place of a batch belong to the same token. What `batches` gives from a step on depends on
     nothing that went before, so training can go on anywhere. Memory: `window · d_model` numbers a layer.
     """
@@ -33,6 +34,14 @@ class Stream:
     batch_size: int
     window: int
     seed: int
+    device: torch.device
+    """Where the batches are wanted."""
+
+    left_out: frozenset[int] = frozenset()
+    """Token ids whose activations are left out."""
+
+    most: int | None = None
+    """Tokens in all: the texts are cut short there, or gone through again until there are as many."""
 
     @cached_property
     def passes(self) -> list[list[Sequence[int]]]:
@@ -45,12 +54,19 @@ class Stream:
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """Tokens up to the end of each pass."""
-        return np.cumsum([sum(max(0, len(row) - 1) for row in rows) for rows in self.passes])
+        """Tokens up to the end of each pass, once through the texts."""
+        return np.cumsum([sum(self._n_kept(row) for row in rows) for rows in self.passes])
+
+    def _n_kept(self, row: Sequence[int]) -> int:
+        return sum(token not in self.left_out for token in row[1:])
+
+    @property
+    def n_in_texts(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
 
     @property
     def n_tokens(self) -> int:
-        return int(self.ends[-1]) if len(self.ends) else 0
+        return self.n_in_texts if self.most is None or not self.n_in_texts else self.most
 
     @property
     def n_steps(self) -> int:
@@ -69,17 +85,18 @@ class Stream:
             size = len(next(iter(held.values())))
             order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + number))
             for n in range(skip, size // self.batch_size):
-                chosen = order[n * self.batch_size : (n + 1) * self.batch_size].to(self.model.device)
+                chosen = order[n * self.batch_size : (n + 1) * self.batch_size].to(self.device)
                 yield {layer: part[chosen] for layer, part in held.items()}
             skip = 0
 
     def windows(self, first: int = 0) -> Iterator[tuple[int, Acts]]:
         """Windows by number, in the order of the texts; the memory of one is used again for the next."""
-        options = {"dtype": self.dtype, "device": self.model.device}
+        options = {"dtype": self.dtype, "device": self.device}
         held = {layer: torch.empty(self.width, self.model.d_model, **options) for layer in self.layers}
-        number, filled = first, 0
+        number, filled, left = first, 0, self.n_tokens - first * self.width
         for part in self.activations(first * self.width):
-            n, done = len(next(iter(part.values()))), 0
+            n, done = min(left, len(next(iter(part.values())))), 0
+            left -= n
             while done < n:
                 taken = min(n - done, self.width - filled)
                 for layer, rows in held.items():
@@ -88,16 +105,25 @@ class Stream:
                 if filled == self.width:
                     yield number, held
                     number, filled = number + 1, 0
+            if left == 0:
+                break
         if filled:
             yield number, {layer: rows[:filled] for layer, rows in held.items()}
 
     def activations(self, skip: int = 0) -> Iterator[Acts]:
-        """The activations in the order of the texts, pass by pass, without the first `skip` tokens."""
+        """The activations in the order of the texts, pass by pass, without the first `skip` tokens.
+
+        Once through, or round and round for as long as anybody asks where `most` says how many.
+        """
+        if self.most is not None and self.n_in_texts:
+            skip %= self.n_in_texts
         first = int(np.searchsorted(self.ends, skip, side="right"))
         before = int(self.ends[first - 1]) if first else 0
-        for n, rows in enumerate(self.passes[first:]):
+        again = cycle(self.passes) if self.most is not None and self.n_in_texts else ()
+        left_out = torch.tensor(sorted(self.left_out), dtype=torch.long, device=self.model.device)
+        for n, rows in enumerate(chain(self.passes[first:], again)):
             batch = pad(rows, pad_token=0, side="right", device=self.model.device)
-            keep = batch.mask.clone()
+            keep = batch.mask & ~torch.isin(batch.tokens, left_out)
             keep[:, 0] = False
             cut = skip - before if n == 0 else 0
             yield {layer: resid[keep][cut:] for layer, resid in read(self.model, batch, self.layers).items()}

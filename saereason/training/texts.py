@@ -4,10 +4,11 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from saereason.model import Model
 from saereason.tasks import COT, DIRECT, Task, problems, word_problems
+
+from .sources import Framing
 
 
 def plain_texts() -> list[str]:
@@ -34,13 +35,9 @@ def problem_rows(model: Model, task: Task) -> list[list[int]]:
     return rows
 
 
-def plain_rows(model: Model, texts: Sequence[str], *, length: int = 128) -> list[list[int]]:
-    """Texts as rows of at most `length` token ids; what is left of a text is a row of its own if half as long."""
-    rows = []
-    for text in texts:
-        ids = model.tokenizer(text, verbose=False)["input_ids"]
-        rows += [ids[n : n + length] for n in range(0, len(ids), length) if n == 0 or len(ids) - n >= length // 2]
-    return rows
+def plain_rows(model: Model, texts: Sequence[str], framing: Framing = Framing()) -> list[list[int]]:
+    """Texts as rows of token ids; what is left of a text is a row of its own if half as long."""
+    return framing.rows(model, (model.tokenizer(text, verbose=False)["input_ids"] for text in texts))
 
 
 def default_rows(
@@ -50,19 +47,6 @@ def default_rows(
     taught = word_problems(problems(n_problems, seed=seed + 1, split="train"))
     asked = replace(taught, direct=direct, cot=cot)
     return mixed([problem_rows(model, asked), plain_rows(model, plain_texts()[skip:])], seed=seed)
-
-
-def text_rows(model: Model, path: Path) -> list[list[int]]:
-    """A text file's paragraphs as rows. Raises ValueError for a missing or empty file."""
-    if not path.is_file():
-        raise ValueError(f"no text file at {path}; give one in UTF-8.")
-    try:
-        paragraphs = [p.strip() for p in path.read_text(encoding="utf8").split("\n\n") if p.strip()]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text in UTF-8 ({error}); convert it first.") from error
-    if not paragraphs:
-        raise ValueError(f"{path} holds no text; give paragraphs with empty lines between.")
-    return mixed([plain_rows(model, paragraphs)], seed=0)
 
 
 def split_rows(rows: Sequence[list[int]], n_held_out: int = 64) -> tuple[list[list[int]], list[list[int]]]:

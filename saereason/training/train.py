@@ -1,90 +1,174 @@
 """Train SAEs on every layer asked for, from one forward pass."""
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import Any, overload
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from saereason.hooks import check_layers
 from saereason.loading import fast_dtype
 from saereason.model import Model
-from saereason.runs import write_file
 from saereason.saes import SAE
 
+from . import checkpoint as checkpoints
 from .design import Design
+from .memory import check, needed
+from .sources import as_rows
 from .stream import Stream
 from .trainee import Trainee
 
 
 @dataclass(frozen=True)
+class Standing:
+    """How one SAE stands after a step."""
+
+    design: int
+    """Its place among the designs."""
+
+    layer: int
+    loss: float
+    """Squared error and penalties, of inputs scaled to a mean norm of √d_model."""
+
+    explained_variance: float
+    """Of this batch, as a share of the variance of the first window."""
+
+    l0: float
+    dead: float
+    """Share of features that have been silent for the design's `dead_after` tokens."""
+
+    tokens_per_second: float
+    """Of this SAE's own step."""
+
+
+@dataclass(frozen=True)
 class Log:
-    """What `train_saes` reports after every step, the mappings by layer."""
+    """What `train_saes` reports after every step."""
 
     tokens: int
     n_tokens: int
-    explained_variance: Mapping[int, float]
-    """Of this batch."""
+    tokens_per_second: float
+    """Of all there is to do, forward passes included, since the report before."""
 
-    l0: Mapping[int, float]
-    dead: Mapping[int, float]
-    """Share of features that have been silent for the design's `dead_after` tokens."""
+    saes: tuple[Standing, ...]
 
 
-def train_saes(
+@dataclass(frozen=True)
+class Plan:
+    """What is going to be trained on what: a stream of activations and designs for every one of its layers."""
+
+    stream: Stream
+    designs: tuple[Design, ...]
+
+
+def plan(
     model: Model,
-    rows: Sequence[Sequence[int]],
+    texts: Sequence[str] | Sequence[Sequence[int]],
     layers: Sequence[int],
-    design: Design = Design(),
+    design: Design | Sequence[Design] = Design(),
     *,
+    n_tokens: int | None = None,
     batch_size: int = 512,
     buffer_tokens: int = 32_768,
+    left_out: Collection[int] = (),
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Plan:
+    """What `train_saes` does with the same arguments; `needed(plan.stream, plan.designs)` is the memory it takes."""
+    check_layers(model, layers)
+    designs = (design,) if isinstance(design, Design) else tuple(design)
+    if not designs or len(set(designs)) < len(designs):
+        raise ValueError(f"there are {len(designs)} designs, {len(set(designs))} of them different; give each once.")
+    if not layers or len(set(layers)) < len(layers):
+        raise ValueError(f"layers are {list(layers)}; give at least one, each once.")
+    if not 0 < batch_size <= buffer_tokens:
+        raise ValueError(f"batch_size is {batch_size} and buffer_tokens {buffer_tokens}; the buffer must hold a batch.")
+    if n_tokens is not None and n_tokens < batch_size:
+        raise ValueError(f"n_tokens is {n_tokens} and one batch needs {batch_size}; give more tokens.")
+    stream = Stream(
+        model,
+        as_rows(model, texts),
+        tuple(sorted(layers)),
+        dtype or fast_dtype(model.device),
+        batch_size,
+        buffer_tokens,
+        designs[0].seed,
+        torch.device(device) if device is not None else model.device,
+        frozenset(left_out),
+        n_tokens,
+    )
+    if stream.n_tokens < batch_size:
+        raise ValueError(f"the texts have {stream.n_tokens} tokens and one batch needs {batch_size}; give more text.")
+    return Plan(stream, designs)
+
+
+@overload
+def train_saes(
+    model: Model, texts: Any, layers: Sequence[int], design: Design = ..., **options: Any
+) -> dict[int, SAE]: ...
+
+
+@overload
+def train_saes(
+    model: Model, texts: Any, layers: Sequence[int], design: Sequence[Design], **options: Any
+) -> tuple[dict[int, SAE], ...]: ...
+
+
+def train_saes(  # pyright: ignore[reportInconsistentOverload]  the options are spelt out here
+    model: Model,
+    texts: Sequence[str] | Sequence[Sequence[int]],
+    layers: Sequence[int],
+    design: Design | Sequence[Design] = Design(),
+    *,
+    n_tokens: int | None = None,
+    batch_size: int = 512,
+    buffer_tokens: int = 32_768,
+    left_out: Collection[int] = (),
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
     checkpoint: Path | None = None,
     checkpoint_every: int = 200_000,
     progress: Callable[[Log], None] = lambda log: None,
-) -> dict[int, SAE]:
-    """SAEs (SAELens's classes) of some layers' residual streams, trained on rows of token ids, once through.
+) -> dict[int, SAE] | tuple[dict[int, SAE], ...]:
+    """SAEs (SAELens's classes) of some layers' residual streams, trained on texts or on rows of token ids.
 
-    They read and write the residual stream's own units, with decoder rows of norm 1; their metadata records the model's
-    hash and the design. With `checkpoint`, a file, the state is kept there every `checkpoint_every` tokens: training
-    that was cut short goes on from it and ends with the bits of training that was not. Raises ValueError for layers
-    that are not there, too few tokens, or a checkpoint of other training.
+    Several designs (seeds, widths, controls) train on the same activations in one pass, and come back in their order.
+    Training goes once through the texts, or to `n_tokens`, as often through them as that takes. Left out are each row's
+    first token and the token ids `left_out` (`model.tokenizer.all_special_ids`, say). `dtype` is the precision of the
+    buffer and of the encoder's products (bfloat16 where the device is fast at it), weights and updates are float32;
+    `device` is where the SAEs live. They read and write the residual stream's own units, with decoder rows of norm 1;
+    their metadata records the model's hash and the design.
+
+    With `checkpoint`, a file, the state is kept there every `checkpoint_every` tokens and on Ctrl-C: training that was
+    cut short goes on from it and ends with the bits of training that was not. Raises ValueError for layers that are not
+    there, too few tokens, more memory than there is, or a checkpoint of other training.
     """
-    check_layers(model, layers)
-    stream = _stream(model, rows, layers, design, batch_size, buffer_tokens)
-    trainees = {layer: Trainee(model, layer, design) for layer in sorted(layers)}
-    kind, start = _kind(stream, design), 0
-    if checkpoint is not None and checkpoint.is_file():
-        start = _restore(checkpoint, kind, trainees)
-    else:
-        _, first = next(stream.windows())
-        for layer, trainee in trainees.items():
-            trainee.look(first[layer])
-    saved = start
-    for step, batch in enumerate(stream.batches(start), start):
-        share = step / stream.n_steps
-        for layer, trainee in trainees.items():
-            trainee.step(batch[layer], pace(step, stream.n_steps), share)
-        progress(_log((step + 1) * batch_size, stream.n_tokens, trainees))
-        if checkpoint is not None and (step + 1 - saved) * batch_size >= checkpoint_every:
-            saved = step + 1
-            _save(checkpoint, kind, saved, trainees)
-    facts = {
-        "n_tokens": stream.n_steps * batch_size,
-        "model_name": model.name,
-        "model_hash": model.hash,
-        "seed": design.seed,
-        "design": asdict(design),
+    sizes = {"n_tokens": n_tokens, "batch_size": batch_size, "buffer_tokens": buffer_tokens}
+    planned = plan(model, texts, layers, design, **sizes, left_out=left_out, dtype=dtype, device=device)
+    stream, designs = planned.stream, planned.designs
+    check(needed(stream, designs), stream.device)
+    trainees = {
+        (n, layer): Trainee(model, layer, each, stream.device)
+        for n, each in enumerate(designs)
+        for layer in stream.layers
     }
-    saes = {layer: trainee.finish(facts) for layer, trainee in trainees.items()}
+    _train(stream, trainees, designs, checkpoint, checkpoint_every, progress)
+    facts = _facts(stream)
+    saes = tuple(
+        {
+            layer: trainees[n, layer].finish({**facts, "seed": each.seed, "design": asdict(each)})
+            for layer in stream.layers
+        }
+        for n, each in enumerate(designs)
+    )
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
-    return saes
+    return saes[0] if isinstance(design, Design) else saes
 
 
 def pace(step: int, n_steps: int) -> float:
@@ -93,67 +177,77 @@ def pace(step: int, n_steps: int) -> float:
     return min(1.0, (share + 1 / n_steps) / 0.05, max(0.01, (1 - share) / 0.30))
 
 
-def _stream(
-    model: Model,
-    rows: Sequence[Sequence[int]],
-    layers: Sequence[int],
-    design: Design,
-    batch_size: int,
-    buffer_tokens: int,
-) -> Stream:
-    if not layers or len(set(layers)) < len(layers):
-        raise ValueError(f"layers are {list(layers)}; give at least one, each once.")
-    if not 0 < batch_size <= buffer_tokens:
-        raise ValueError(f"batch_size is {batch_size} and buffer_tokens {buffer_tokens}; the buffer must hold a batch.")
-    dtype = torch.bfloat16 if fast_dtype(model.device) == torch.bfloat16 else torch.float32
-    stream = Stream(model, rows, tuple(sorted(layers)), dtype, batch_size, buffer_tokens, design.seed)
-    if stream.n_tokens < batch_size:
-        raise ValueError(f"the texts have {stream.n_tokens} tokens and one batch needs {batch_size}; give more text.")
-    return stream
+def _train(
+    stream: Stream,
+    trainees: checkpoints.Trainees,
+    designs: Sequence[Design],
+    checkpoint: Path | None,
+    every: int,
+    progress: Callable[[Log], None],
+) -> None:
+    """Every step from the checkpoint's on, or from the first."""
+    described, start = checkpoints.kind(stream, designs) if checkpoint is not None else "", 0
+    if checkpoint is not None and checkpoint.is_file():
+        start = checkpoints.restore(checkpoint, described, trainees)
+    else:
+        _, first = next(stream.windows())
+        for (_, layer), trainee in trainees.items():
+            trainee.look(first[layer])
+    saved, began = start, perf_counter()
+    with _patient() as asked:
+        for step, batch in enumerate(stream.batches(start), start):
+            standing = [
+                _step(n, trainee, batch[layer], step, stream.n_steps) for (n, layer), trainee in trainees.items()
+            ]
+            took, began = perf_counter() - began, perf_counter()
+            progress(Log((step + 1) * stream.batch_size, stream.n_tokens, stream.batch_size / took, tuple(standing)))
+            due = (step + 1 - saved) * stream.batch_size >= every
+            if checkpoint is not None and (due or asked()):
+                saved = step + 1
+                checkpoints.save(checkpoint, described, saved, trainees)
+            if asked():
+                raise KeyboardInterrupt
 
 
-def _log(tokens: int, n_tokens: int, trainees: Mapping[int, Trainee]) -> Log:
-    def by_layer(value: Callable[[Trainee], float]) -> dict[int, float]:
-        return {layer: value(trainee) for layer, trainee in trainees.items()}
-
-    return Log(
-        tokens,
-        n_tokens,
-        by_layer(lambda t: t.explained_variance),
-        by_layer(lambda t: t.l0),
-        by_layer(lambda t: t.dead),
+def _step(n: int, trainee: Trainee, batch: torch.Tensor, step: int, n_steps: int) -> Standing:
+    start = perf_counter()
+    trainee.step(batch, pace(step, n_steps), step / n_steps)
+    rate = len(batch) / (perf_counter() - start)
+    return Standing(
+        n, trainee.layer, trainee.loss, trainee.explained_variance, trainee.l0, trainee.dead, tokens_per_second=rate
     )
 
 
-def _kind(stream: Stream, design: Design) -> str:
-    """What a checkpoint must agree in: whatever decides the bits of the result."""
-    texts = hashlib.sha256(repr([list(row) for row in stream.rows]).encode()).hexdigest()
-    facts = [stream.model.hash, texts, stream.layers, stream.batch_size, stream.width, str(stream.dtype)]
-    return json.dumps([*facts, torch.get_num_threads(), asdict(design)])
+@contextmanager
+def _patient() -> Iterator[Callable[[], bool]]:
+    """Within the block the first Ctrl-C waits for the step to end: the value says whether it has come."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def wait(number: int, frame: Any) -> None:  # noqa: ARG001
+        asked.append(number)
+        signal.signal(signal.SIGINT, usual)
+
+    signal.signal(signal.SIGINT, wait)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
-def _tensors(trainees: Mapping[int, Trainee]) -> Iterator[tuple[str, Any]]:
-    for layer, trainee in trainees.items():
-        for name, value in trainee.state().items():
-            yield f"{layer}/{name}", value.contiguous()
-
-
-def _save(path: Path, kind: str, step: int, trainees: Mapping[int, Trainee]) -> None:
-    with write_file(path) as partial:
-        save_file(dict(_tensors(trainees)), partial, metadata={"kind": kind, "step": str(step)})
-
-
-def _restore(path: Path, kind: str, trainees: Mapping[int, Trainee]) -> int:
-    """Put the state of a checkpoint in place; returns the steps done."""
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if metadata.get("kind") != kind:
-            raise ValueError(
-                f"{path} is the checkpoint of other training (texts, layers, design, model or threads differ); remove "
-                "it, or train into another folder."
-            )
-        for layer, trainee in trainees.items():
-            start = f"{layer}/"
-            names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118  no mapping
-            trainee.restore({name.removeprefix(start): file.get_tensor(name) for name in names})
-    return int(metadata["step"])
+def _facts(stream: Stream) -> dict[str, Any]:
+    """What an SAE's metadata says of its training."""
+    model, bos = stream.model, stream.model.tokenizer.bos_token_id
+    starts = [row[0] for row in stream.rows if len(row) > 1]
+    return {
+        "n_tokens": stream.n_steps * stream.batch_size,
+        "model_name": model.name,
+        "model_hash": model.hash,
+        "prepend_bos": bos is not None and 2 * sum(token == bos for token in starts) > len(starts),
+        "context_size": max(map(len, stream.rows)),
+        "precision": str(stream.dtype).removeprefix("torch."),
+        "batch_size": stream.batch_size,
+    }

@@ -10,7 +10,7 @@ from saereason.model import Model
 from saereason.saes import SAE
 
 from .design import Design
-from .topk import StepLoss, topk_loss
+from .topk import StepLoss, topk_step
 
 
 class Trainee:
@@ -19,16 +19,16 @@ class Trainee:
     Inputs are scaled to a mean norm of √d_model while training; the scale is folded into the weights at the end.
     """
 
-    def __init__(self, model: Model, layer: int, design: Design) -> None:
+    def __init__(self, model: Model, layer: int, design: Design, device: torch.device) -> None:
         self.layer, self.design = layer, design
-        self.sae = design.draw(model, layer)
+        self.sae = design.draw(model, layer, device)
         self.learning = [weight for weight in self.sae.parameters() if weight.requires_grad]
         self.optimiser = torch.optim.Adam(self.learning, lr=design.lr, betas=(0.9, 0.999), fused=True)
         self.silent_for = torch.zeros(design.d_sae, dtype=torch.long, device=self.sae.W_dec.device)
         self.facts = torch.ones(2, dtype=torch.float64)
         """The scale, and the variance of the first window's scaled activations."""
 
-        self.mse = self.l0 = float("nan")
+        self.loss = self.mse = self.l0 = float("nan")
 
     @torch.no_grad()
     def look(self, x: Tensor) -> None:
@@ -54,25 +54,25 @@ class Trainee:
             group["lr"] = self.design.lr * rate
         dead = self.silent_for > self.design.dead_after
         scaled = x * self.facts[0].item()
-        fast = self.design.architecture == "topk"
-        result = topk_loss(self.sae, scaled, dead) if fast else self._lens_loss(scaled, dead, done)
-        result.loss.backward()
+        fast = self.design.by_k
+        result = topk_step(self.sae, scaled, dead) if fast else self._lens_step(scaled, dead, done)
         torch.nn.utils.clip_grad_norm_(self.learning, 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad()
         self.silent_for += len(x)
         self.silent_for[result.fired] = 0
-        self.mse, self.l0 = result.mse.item(), len(result.fired) / len(x)
+        self.loss, self.mse, self.l0 = result.loss.item(), result.mse.item(), len(result.fired) / len(x)
 
-    def _lens_loss(self, x: Tensor, dead: Tensor, done: float) -> StepLoss:
-        """SAELens's own loss; the weight of a sparsity penalty rises over the first twentieth of training."""
+    def _lens_step(self, x: Tensor, dead: Tensor, done: float) -> StepLoss:
+        """SAELens's own loss and gradients; the weight of a sparsity penalty rises over the first twentieth."""
         from sae_lens.saes.sae import TrainStepInput
 
         given = self.sae.get_coefficients()
         coefficients = {name: getattr(c, "value", c) * min(1.0, done / 0.05) for name, c in given.items()}
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=x.dtype == torch.bfloat16):
             out = self.sae.training_forward_pass(TrainStepInput(x.float(), coefficients, dead, 0, False))
-        return StepLoss(out.loss, out.losses["mse_loss"].detach(), out.feature_acts.detach().nonzero()[:, 1])
+        out.loss.backward()
+        return StepLoss(out.loss.detach(), out.losses["mse_loss"].detach(), out.feature_acts.detach().nonzero()[:, 1])
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on."""
