@@ -22,6 +22,13 @@ out = Console(width=None if sys.stdout.isatty() else 120)
 ModelName = Annotated[str, typer.Option("--model", help="smollm2-135m, a hub name, a local folder or a GGUF file.")]
 Adapter = Annotated[str | None, typer.Option(help="A PEFT folder to merge, or `taught`, the one that ships.")]
 Gguf = Annotated[Path | None, typer.Option(help="A GGUF file with the weights.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Text, .jsonl, .parquet, .npy or .safetensors (tokens), a folder that `datasets` saved, or "
+        "hub:owner/name; may be given again. Without it, problem texts and plain English.",
+    ),
+]
 Layers = Annotated[str, typer.Option(help="Layers, such as 10,14,18.")]
 Saes = Annotated[Path, typer.Option(help="Folder of SAEs, such as runs/demo/saes.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
@@ -43,11 +50,11 @@ def _plain_errors() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _layers(text: str) -> tuple[int, ...]:
+def _numbers(text: str, what: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise ValueError(f"layers are {text!r}; write numbers with commas between, such as 10,14,18.") from error
+        raise ValueError(f"{what} are {text!r}; write numbers with commas between, such as 10,14,18.") from error
 
 
 def _show(header: tuple[str, ...], rows: list[tuple[Any, ...]], title: str) -> None:
@@ -87,7 +94,7 @@ def demo(
             task=task,
             direct=default.direct if direct is None else direct,
             cot=default.cot if cot is None else cot,
-            layers=_layers(layers) if layers else default.layers,
+            layers=_numbers(layers, "layers") if layers else default.layers,
             seed=seed,
             sizes=QUICK if quick else Sizes(),
         )
@@ -139,11 +146,27 @@ def train(
     model: ModelName = "smollm2-135m",
     gguf: Gguf = None,
     adapter: Adapter = None,
-    text: Annotated[Path | None, typer.Option(help="A text file; without it, problem texts and plain English.")] = None,
+    data: Data = None,
+    problems: Annotated[int, typer.Option(help="Generated word problems to train on as well.")] = 0,
+    own: Annotated[int, typer.Option(help="Continuations by the model itself to train on as well.")] = 0,
+    length: Annotated[int, typer.Option(help="Longest row, in tokens.")] = 128,
+    packed: Annotated[
+        bool, typer.Option("--packed", help="Documents end to end; without it a row is from one document.")
+    ] = False,
+    bos: Annotated[
+        bool | None,
+        typer.Option("--bos/--no-bos", help="BOS before every row, or none.", show_default="the tokenizer's"),
+    ] = None,
+    special: Annotated[bool, typer.Option(help="Train on special tokens too (never on a row's first token).")] = True,
+    n_tokens: Annotated[
+        int | None, typer.Option(help="Stop there; the texts are gone through again if need be.")
+    ] = None,
     architecture: Annotated[
         str, typer.Option(help="topk, batchtopk, matryoshka_batchtopk, jumprelu or standard.")
     ] = "topk",
-    d_sae: int = 4608,
+    d_sae: Annotated[
+        str, typer.Option(help="Features; several widths, with commas between, train in one pass.")
+    ] = "4608",
     k: Annotated[int, typer.Option(help="Active features a token, for the Top-K family.")] = 32,
     penalty: Annotated[float | None, typer.Option(help="Sparsity penalty, for jumprelu and standard.")] = None,
     frozen: Annotated[
@@ -152,43 +175,79 @@ def train(
     random_model: Annotated[
         bool, typer.Option("--random-model", help="Control: train on a copy of the model with random weights.")
     ] = False,
-    seed: int = 0,
-    folder: Out = Path("runs/saes"),
+    lr: float = 1.5e-3,
+    seed: Annotated[str, typer.Option(help="Several seeds, with commas between, train in one pass.")] = "0",
+    batch_size: int = 512,
+    buffer_tokens: Annotated[int, typer.Option(help="Activations that are shuffled together.")] = 32_768,
+    dtype: Annotated[str | None, typer.Option(help="Precision of activations: bfloat16 or float32.")] = None,
+    device: Annotated[str | None, typer.Option(help="Of the model; the fastest there is.")] = None,
+    sae_device: Annotated[str | None, typer.Option(help="Of the SAEs; the model's.")] = None,
+    folder: Out = Path("runs/train"),
 ) -> None:
     """Train SAEs on some layers from one forward pass, and say how good they are."""
     with _plain_errors():
-        from saereason.loading import load_model, random_copy
-        from saereason.progress import steps
-        from saereason.quality import evaluate_saes
-        from saereason.runs import claimed
-        from saereason.saes import check_folder, save_saes
-        from saereason.training import Design, default_rows, split_rows, text_rows, train_saes
+        from itertools import product
 
-        design: Any = {"architecture": architecture, "d_sae": d_sae, "k": k, "penalty": penalty, "frozen": frozen}
-        kind = Design(**design, seed=seed)
-        check_folder(folder)
-        lm = load_model(model, adapter=adapter, gguf=gguf)
-        lm = random_copy(lm, seed=seed) if random_model else lm
-        rows = text_rows(lm, text) if text else default_rows(lm, seed=seed)
-        train_on, held_out = split_rows(rows)
+        from saereason.hooks import check_layers
+        from saereason.loading import as_dtype, load_model, random_copy
+        from saereason.plots import plot_training, save_page
+        from saereason.progress import steps
+        from saereason.quality import carded, evaluate_saes
+        from saereason.runs import Run, claimed
+        from saereason.saes import save_saes
+        from saereason.training import (
+            Design,
+            Framing,
+            Material,
+            journal,
+            plan,
+            read_log,
+            split_rows,
+            train_saes,
+        )
+
+        seeds, places = _numbers(seed, "seeds"), _numbers(layers, "layers")
+        designs = [
+            Design(architecture, width, k, penalty, frozen, lr, seed=each)
+            for width, each in product(_numbers(d_sae, "widths"), seeds)
+        ]
+        material = Material(tuple(data or ()), problems, own, Framing(length, packed, bos))
+        lm = load_model(model, adapter=adapter, gguf=gguf, device=device)
+        lm = random_copy(lm, seed=seeds[0]) if random_model else lm
+        check_layers(lm, places)
         with claimed(folder), steps() as bars:
-            with bars.step("train SAEs") as show:
-                saes = train_saes(
+            run = Run.open(folder)
+            with bars.step("texts") as show:
+                train_on, held_out = split_rows(material.rows(lm, run, seed=seeds[0], progress=show))
+            sizes: Any = {"n_tokens": n_tokens, "batch_size": batch_size, "buffer_tokens": buffer_tokens}
+            place: Any = {"dtype": as_dtype(dtype) if dtype else None, "device": sae_device}
+            options = {**sizes, **place, "left_out": () if special else tuple(lm.tokenizer.all_special_ids)}
+            planned = plan(lm, train_on, places, designs, **options)
+            out.print(planned, highlight=False)
+            run.write_manifest(command=sys.argv, plan=str(planned), seed=seeds)
+            with bars.step("train SAEs") as show, journal(folder) as notes:
+
+                def progress(log: Any) -> None:
+                    notes.note(log)
+                    show(log.tokens, log.n_tokens)
+
+                trained = train_saes(
                     lm,
                     train_on,
-                    _layers(layers),
-                    kind,
-                    checkpoint=folder.with_name(f"{folder.name}.checkpoint.safetensors"),
-                    progress=lambda log: show(log.tokens, log.n_tokens),
+                    places,
+                    designs,
+                    **options,
+                    checkpoint=folder / "checkpoint.safetensors",
+                    progress=progress,
                 )
-            with bars.step("evaluate SAEs") as show:
-                found = evaluate_saes(lm, saes, held_out, progress=show)
-        save_saes(saes, folder)
-        rows_shown = [
-            (q.layer, f"{q.explained_variance:.3f}", f"{q.l0:.1f}", f"{q.dead:.3f}", f"{q.loss_recovered:.3f}")
-            for q in found
-        ]
-        _show(("layer", "explained variance", "L0", "dead share", "loss recovered"), rows_shown, str(folder))
+            save_page(plot_training(read_log(folder)), folder / "training.html")
+            for design, saes in zip(designs, trained, strict=True):
+                name = "saes" if len(designs) == 1 else f"saes-{design.d_sae}-seed{design.seed}"
+                with bars.step(f"evaluate {name}") as show:
+                    found = evaluate_saes(lm, saes, held_out, progress=show)
+                save_saes(carded(saes, found), folder / name)
+                _show_quality(found, str(folder / name))
+            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
 
 
 @app.command()
@@ -197,9 +256,7 @@ def check(
     model: ModelName = "smollm2-135m",
     gguf: Gguf = None,
     adapter: Adapter = None,
-    text: Annotated[
-        Path | None, typer.Option(help="A text file to measure on; without it, problem texts and plain English.")
-    ] = None,
+    data: Data = None,
     quick: Annotated[bool, typer.Option(help="Only whether they fit, not how good they are.")] = False,
 ) -> None:
     """Do these SAEs belong to this model, and how good are they on it? Ends with exit code 2 if one does not fit."""
@@ -225,7 +282,7 @@ def check(
         if unfit:
             raise ValueError(f"the SAEs at layers {unfit} do not fit {lm.name}; the notes say why.")
         if not quick:
-            _show_quality(_evaluated(lm, loaded, text), str(saes))
+            _show_quality(_evaluated(lm, loaded, data), str(saes))
 
 
 @app.command()
@@ -261,13 +318,13 @@ def publish(
             out.print(upload(to, push, private=not public), highlight=False)
 
 
-def _evaluated(lm: Any, saes: Any, text: Path | None) -> list[Any]:
-    """Quality on rows that the default training holds out, or on a text file."""
+def _evaluated(lm: Any, saes: Any, data: list[str] | None) -> list[Any]:
+    """Quality on given data, or on rows that the default training holds out."""
     from saereason.progress import steps
     from saereason.quality import evaluate_saes
-    from saereason.training import default_rows, split_rows, text_rows
+    from saereason.training import default_rows, read_rows, split_rows
 
-    rows = text_rows(lm, text) if text else split_rows(default_rows(lm))[1]
+    rows = [row for source in data or () for row in read_rows(lm, source)] or split_rows(default_rows(lm))[1]
     with steps() as bars, bars.step("evaluate SAEs") as show:
         return evaluate_saes(lm, saes, rows, progress=show)
 

@@ -48,7 +48,7 @@ def load_model(
         )
     device = _device(device)
     _keep_memory()
-    precision = _dtype(dtype) if dtype is not None else fast_dtype(device)
+    precision = as_dtype(dtype) if dtype is not None else fast_dtype(device)
     folder, tokenizer_from = _locate(str(source), gguf)
     with _quiet():
         hf, tokenizer = _load(folder, tokenizer_from, torch.float32 if adapter else precision)
@@ -152,7 +152,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("SAEREASON_CACHE") or Path(base) / "saereason")
 
 
-def _dtype(dtype: torch.dtype | str) -> torch.dtype:
+def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
+    """A floating-point type by name. Raises ValueError for anything else."""
     found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
     if not isinstance(found, torch.dtype) or not found.is_floating_point:
         raise ValueError(f"dtype is {dtype!r}; it must be a floating-point type such as 'bfloat16' or 'float32'.")

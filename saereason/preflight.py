@@ -12,7 +12,7 @@ from . import hooks
 from .model import Model, pad
 from .quality import Sums, observe, scored
 from .saes import SAE, check_saes
-from .training.texts import plain_rows, plain_texts
+from .training import Framing, plain_rows, plain_texts
 
 ROWS_A_PASS = 16
 LEAST_EXPLAINED = 0.5
@@ -74,9 +74,8 @@ def preflight(
 def _sample(model: Model, n: int = 16) -> list[list[int]]:
     """Paragraphs from all over the plain texts, a row each."""
     texts = plain_texts()
-    return [
-        plain_rows(model, [text], length=min(128, model.n_ctx))[0] for text in texts[:: max(1, len(texts) // n)][:n]
-    ]
+    framing = Framing(length=min(128, model.n_ctx))
+    return [plain_rows(model, [text], framing)[0] for text in texts[:: max(1, len(texts) // n)][:n]]
 
 
 @torch.no_grad()

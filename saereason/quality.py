@@ -49,6 +49,14 @@ class Quality:
     """Share of tokens on which each feature fires, `[d_sae]`."""
 
 
+def carded(saes: Mapping[int, SAE], qualities: Sequence[Quality]) -> Mapping[int, SAE]:
+    """The same SAEs, with their quality noted in their metadata, where `preflight` and `publishable` look for it."""
+    for quality in qualities:
+        noted = {name: value for name, value in vars(quality).items() if name not in ("layer", "firing_rate")}
+        saes[quality.layer].cfg.metadata["quality"] = noted
+    return saes
+
+
 @torch.no_grad()
 def evaluate_saes(
     model: Model,

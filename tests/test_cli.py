@@ -104,12 +104,12 @@ def test_train_check_and_publish(folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(plain_texts()[:120]))
     trained = run(
-        "train", "--model", folder / "model", "--layers", 1, "--text", text, "--d-sae", 64, "--k", 8,
+        "train", "--model", folder / "model", "--layers", 1, "--data", text, "--d-sae", 64, "--k", 8,
         "--out", tmp_path / "saes",
     )  # fmt: skip
     assert trained.exit_code == 0, trained.output
     saes = ["--saes", tmp_path / "saes"]
-    result = run("check", "--model", folder / "model", *saes, "--text", text)
+    result = run("check", "--model", folder / "model", *saes, "--data", text)
     assert result.exit_code == 0, result.output
     assert "yes" in result.output and "loss recovered" in result.output
     said = ["--data", "Python's help", "--licence", "apache-2.0"]
@@ -123,11 +123,20 @@ def test_train_check_and_publish(folder, tmp_path):
 def test_train_then_steer(folder, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n\n".join(f"The number {n} comes after {n - 1} and before {n + 1}." for n in range(400)))
-    options = ["--layers", 1, "--text", text, "--d-sae", 64, "--k", 4, "--out", tmp_path / "saes"]
+    options = ["--layers", 1, "--data", text, "--d-sae", 64, "--k", 4, "--out", tmp_path / "saes"]
     trained = run("train", "--model", folder / "model", *options)
     assert trained.exit_code == 0, trained.output
     assert "explained variance" in trained.output
     result = run(
-        "steer", "--model", folder / "model", "--saes", tmp_path / "saes", "--feature", "L1/3", "--clamp", 2, "a"
+        "steer",
+        "--model",
+        folder / "model",
+        "--saes",
+        tmp_path / "saes" / "saes",
+        "--feature",
+        "L1/3",
+        "--clamp",
+        2,
+        "a",
     )
     assert result.exit_code == 0, result.output

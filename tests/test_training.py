@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import sae_lens
 import torch
@@ -20,7 +22,9 @@ from sae_lens.saes.sae import TrainStepInput
 from saereason import Design, Quality, evaluate_saes, hooks, load_saes, save_saes, train_saes
 from saereason.loading import random_copy
 from saereason.model import pad
+from saereason.plots import plot_training
 from saereason.saes import check_saes
+from saereason.training import Framing, journal, needed, plan, read_log
 from saereason.training.stream import Stream
 from saereason.training.topk import topk_step
 
@@ -152,7 +156,7 @@ def test_training_explains_more_and_more(model, trained):
     assert [sae.layer for sae in logs[0].saes] == [1, 3] and 1 < logs[-1].saes[1].l0 <= 8
     assert [log.tokens for log in logs] == [64 * n for n in range(1, len(logs) + 1)]
     n_tokens = sum(len(row) - 1 for row in rows_of(700))
-    assert logs[-1].n_tokens == n_tokens and 0 <= n_tokens - logs[-1].tokens < 64
+    assert logs[-1].n_tokens == logs[-1].tokens and 0 <= n_tokens - logs[-1].tokens < 64
 
 
 def test_saes_speak_in_the_residual_streams_own_units():
@@ -273,7 +277,157 @@ def test_a_random_copy_has_the_shape_and_none_of_the_weights(any_model):
     assert random_copy(any_model, seed=1).hash != copy.hash
 
 
+def test_several_designs_share_one_pass_and_come_out_as_if_alone(model, monkeypatch):
+    designs = [DESIGN, replace(DESIGN, seed=1), replace(DESIGN, d_sae=32)]
+    passes = []
+    monkeypatch.setattr("saereason.training.stream.read", lambda *a: passes.append(1) or hooks.read(*a))
+    together = train_saes(model, rows_of(60), [1, 3], designs, **SMALL)
+    n_together = len(passes)
+    for n in (0, 2):  # the order of the activations is the first design's
+        passes.clear()
+        alone = train_saes(model, rows_of(60), [1, 3], designs[n], **SMALL)
+        assert len(passes) == n_together
+        for layer in (1, 3):
+            for name, weight in alone[layer].state_dict().items():
+                assert torch.equal(together[n][layer].state_dict()[name], weight)
+    assert together[1][1].cfg.metadata.seed == 1 and len(together[2][3].W_dec) == 32
+
+
+@pytest.mark.parametrize("n_tokens", [640, 1600, 6400])
+def test_training_ends_at_the_number_of_tokens_asked_for(model, n_tokens):
+    rows, logs = rows_of(200), []
+    saes = train_saes(model, rows, [1], DESIGN, **SMALL, n_tokens=n_tokens, progress=logs.append)
+    assert logs[-1].tokens == n_tokens == saes[1].cfg.metadata.n_tokens == 64 * logs[-1].n_steps
+    stream = plan(model, rows, [1], DESIGN, **SMALL, n_tokens=n_tokens, dtype=torch.float32).stream
+    ours = torch.cat([batch[1] for batch in stream.batches()])
+    once = torch.cat([part[1] for part in _once(stream)])
+    expected = torch.cat([once] * (n_tokens // len(once) + 1))[:n_tokens]
+    assert torch.equal(ours[ours[:, 0].argsort(stable=True), 0], expected[:, 0].sort().values)
+
+
+def _once(stream):
+    return list(replace(stream, most=None).activations())
+
+
+def test_tokens_that_are_left_out_are_not_trained_on(model):
+    rows, unwanted = rows_of(60), frozenset({rows_of(60)[0][1], rows_of(60)[1][2]})
+    stream = plan(model, rows, [1], DESIGN, **SMALL, left_out=unwanted).stream
+    kept = [row[n] not in unwanted for rows in stream.passes for row in rows for n in range(1, len(row))]
+    everything = torch.cat([part[1] for part in _once(replace(stream, left_out=frozenset()))])
+    found = torch.cat([part[1] for part in _once(stream)])
+    assert 0 < len(found) == sum(kept) == stream.n_tokens < len(kept)
+    assert torch.equal(found, everything[torch.tensor(kept)])
+    skipped = torch.cat([part[1] for part in stream.activations(skip=33)])
+    assert torch.equal(skipped, found[33:])
+
+
+def test_texts_may_be_strings(model):
+    texts = [f"the number {n} comes after {n - 1}" for n in range(60)]
+    rows = [model.tokenizer(text)["input_ids"] for text in texts]
+    ours, theirs = (train_saes(model, given, [1], DESIGN, **SMALL)[1] for given in (texts, rows))
+    assert torch.equal(ours.W_enc, theirs.W_enc)
+    with pytest.raises(ValueError, match="partly strings"):
+        train_saes(model, [*texts, rows[0]], [1], DESIGN, **SMALL)
+
+
+def test_precision_is_recorded_and_can_be_chosen(model):
+    for dtype in (torch.float32, torch.bfloat16):
+        saes = train_saes(model, rows_of(60), [1], DESIGN, **SMALL, dtype=dtype)
+        assert saes[1].cfg.metadata.precision == str(dtype).removeprefix("torch.")
+        assert saes[1].W_enc.dtype == torch.float32
+        assert "float32, on cpu" in str(plan(model, rows_of(60), [1], DESIGN, **SMALL, dtype=dtype))
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_card_says_whether_rows_begin_with_bos(model, bos):
+    rows = Framing(bos=bos).rows(model, rows_of(60))
+    assert train_saes(model, rows, [1], DESIGN, **SMALL)[1].cfg.metadata.prepend_bos is bos
+
+
+def test_more_memory_than_there_is_is_refused_before_any_work(model, monkeypatch):
+    monkeypatch.setattr("saereason.training.memory.available", lambda device: 100_000)
+    monkeypatch.setattr("saereason.training.stream.read", None)
+    with pytest.raises(ValueError, match=r"training needs .* GB of memory .* has 0.00 GB free; take fewer layers"):
+        train_saes(model, rows_of(60), [1], DESIGN, **SMALL)
+
+
+def test_memory_grows_with_what_it_is_needed_for(model):
+    def need(layers=(1,), design=DESIGN, **sizes):
+        planned = plan(model, rows_of(60), layers, design, **{**SMALL, **sizes})
+        return needed(planned.stream, planned.designs)
+
+    one, wide, both = need(), need(design=replace(DESIGN, d_sae=128)), need(design=[DESIGN, replace(DESIGN, seed=1)])
+    assert one.saes == 16 * (2 * 32 * 64)
+    assert wide.saes == 2 * one.saes == both.saes and need(layers=(0, 1, 2)).saes == 3 * one.saes
+    assert (
+        need(buffer_tokens=1024).buffer - one.buffer
+        == 512 * 32 * plan(model, rows_of(60), [1], DESIGN, **SMALL).stream.dtype.itemsize
+    )
+    assert need(batch_size=256).step > one.step
+
+
+# the journal
+
+
+def test_the_journal_has_a_line_for_every_sae_and_step(model, tmp_path):
+    with journal(tmp_path, seconds=0.0) as notes:
+        train_saes(model, rows_of(60), [1, 3], [DESIGN, replace(DESIGN, seed=1)], **SMALL, progress=notes.note)
+    log = read_log(tmp_path)
+    assert len(log) == 4 * log["tokens"].nunique() and log["tokens"].max() == log["n_tokens"].max()
+    assert set(zip(log["design"], log["layer"], strict=True)) == {(0, 1), (0, 3), (1, 1), (1, 3)}
+    assert {"loss", "explained_variance", "l0", "dead", "tokens_per_second", "step_tokens_per_second"} < set(log)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "log.parquet"), log)
+    assert len(plot_training(log).data) == 16
+
+
+def test_a_journal_goes_on_where_training_does(model, tmp_path):
+    options = {**SMALL, "checkpoint": tmp_path / "state", "checkpoint_every": 320}
+
+    def train(stop=None):
+        with journal(tmp_path, seconds=0.0) as notes:
+
+            def watch(log):
+                notes.note(log)
+                if log.tokens == stop:
+                    raise StoppedError
+
+            train_saes(model, rows_of(120), [1], DESIGN, **options, progress=watch)
+
+    with pytest.raises(StoppedError):
+        train(stop=512)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"tokens": 57')  # a kill in the middle of a line
+    train()
+    tokens = read_log(tmp_path)["tokens"].tolist()
+    assert tokens == [64 * (n + 1) for n in range(len(tokens))] and len(tokens) > 8
+
+
+def test_no_journal_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no training log at"):
+        read_log(tmp_path)
+
+
 # interruptions
+
+
+def test_ctrl_c_loses_nothing(model, tmp_path):
+    options, seen = {**SMALL, "checkpoint": tmp_path / "state"}, []
+
+    def watch(log):
+        seen.append(log.step)
+        if log.step == 4:
+            signal.raise_signal(signal.SIGINT)
+
+    usual = signal.getsignal(signal.SIGINT)
+    whole = train_saes(model, rows_of(60), [1], DESIGN, **SMALL)
+    with pytest.raises(KeyboardInterrupt):
+        train_saes(model, rows_of(60), [1], DESIGN, **options, progress=watch)
+    assert seen == [1, 2, 3, 4] and signal.getsignal(signal.SIGINT) is usual
+    resumed = train_saes(model, rows_of(60), [1], DESIGN, **options, progress=watch)
+    assert seen[4:] == list(range(5, seen[-1] + 1))
+    assert all(torch.equal(resumed[1].state_dict()[n], w) for n, w in whole[1].state_dict().items())
+    again = train_saes(model, rows_of(60), [1], DESIGN, **options, progress=watch)
+    assert torch.equal(again[1].W_enc, whole[1].W_enc) and seen[-1] == len(seen)
 
 
 TRAIN = """
@@ -315,7 +469,6 @@ def test_killed_training_ends_with_the_bits_of_training_that_was_not(tmp_path):
             assert run_training(folder, stop) == -9
         assert run_training(folder, stop=None) == 0
         resumed = load_saes(folder / "saes")
-        assert not (folder / "state").exists()
         for layer, sae in whole.items():
             assert all(torch.equal(sae.state_dict()[n], w) for n, w in resumed[layer].state_dict().items())
 

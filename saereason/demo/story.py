@@ -138,6 +138,7 @@ def _train(run: Run, settings: Settings, parts: Splits, model: Model, bars: Step
         saes = train_saes(model, rows, settings.layers, design, checkpoint=checkpoint, progress=progress)
         made.unlink(missing_ok=True)
         save_saes(saes, folder)
+        checkpoint.unlink(missing_ok=True)
         saes = load_saes(folder, device=model.device)
         write_json(made, {"id": unit.id, "hashes": describe(hashes(saes))})
         return saes

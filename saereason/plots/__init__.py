@@ -8,7 +8,8 @@ from plotly.graph_objects import Figure
 from .layers import plot_layers, plot_share_difference
 from .look import visible
 from .measures import plot_accuracy, plot_firing, plot_quality
-from .page import figure_html, plotly_script
+from .page import figure_html, plotly_script, save_page
+from .training import plot_training
 
 __all__ = [
     "Figure",
@@ -18,6 +19,8 @@ __all__ = [
     "plot_layers",
     "plot_quality",
     "plot_share_difference",
+    "plot_training",
     "plotly_script",
+    "save_page",
     "visible",
 ]

@@ -7,6 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors import SafetensorError
+
 from saereason.generate import generate
 from saereason.model import Model, Rendered
 
@@ -70,9 +73,9 @@ def read_rows(model: Model, source: str | Path, framing: Framing = Framing()) ->
     documents = [ids for ids in (_ids(model, record, str(source)) for record in _records(source)) if ids]
     if not documents:
         raise ValueError(f"{source} holds no text; give documents.")
-    unknown = max(max(ids) for ids in documents)
-    if unknown >= model.d_vocab or min(min(ids) for ids in documents) < 0:
-        raise ValueError(f"{source} has token id {unknown}; {model.name} has ids 0 to {model.d_vocab - 1}.")
+    unknown = [t for t in (min(map(min, documents)), max(map(max, documents))) if not 0 <= t < model.d_vocab]
+    if unknown:
+        raise ValueError(f"{source} has token id {unknown[0]}; {model.name} has ids 0 to {model.d_vocab - 1}.")
     return framing.rows(model, documents)
 
 
@@ -119,13 +122,18 @@ def _without(document: Sequence[int], bos: int | None) -> Sequence[int]:
     return document[1:] if bos is not None and document and document[0] == bos else document
 
 
-def _ids(model: Model, record: str | Mapping[str, Any], source: str) -> list[int]:
+def _ids(model: Model, record: Any, source: str) -> list[int]:
     """Token ids of one document."""
     if isinstance(record, str):
         return model.tokenizer(record, verbose=False)["input_ids"]
+    if not isinstance(record, Mapping):
+        raise ValueError(f"{source} has a record that is a {type(record).__name__}; give objects or strings.")
     for name in TOKENS:
         if name in record:
-            return [int(token) for token in record[name]]
+            tokens = np.asarray(record[name])
+            if tokens.dtype.kind not in "iu" or tokens.ndim != 1:
+                raise ValueError(f"{source} has {name} that are no whole numbers ({record[name]!r}); give token ids.")
+            return tokens.tolist()
     if isinstance(record.get("text"), str):
         return model.tokenizer(record["text"], verbose=False)["input_ids"]
     messages = record.get("messages") or _dialogue(record)
@@ -160,8 +168,9 @@ def _records(source: str | Path) -> Iterator[Any]:
     reader = _saved if path.is_dir() else readers.get(path.suffix, _paragraphs)
     try:
         return iter(list(reader(path)))
-    except (UnicodeDecodeError, json.JSONDecodeError, OSError, EOFError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({type(error).__name__}: {error}); check the file.") from error
+    except (ValueError, OSError, EOFError, KeyError, SafetensorError) as error:  # whatever the libraries say of damage
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} cannot be read ({reason}); check the file.") from error
 
 
 def _paragraphs(path: Path) -> Iterator[str]:
@@ -170,14 +179,7 @@ def _paragraphs(path: Path) -> Iterator[str]:
 
 def _json_lines(path: Path) -> Iterator[Any]:
     with path.open(encoding="utf8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                record = json.loads(line)
-                if not isinstance(record, dict | str):
-                    raise ValueError(
-                        f"line {number} of {path} is a {type(record).__name__}; give an object or a string."
-                    )
-                yield record
+        yield from (json.loads(line) for line in file if line.strip())
 
 
 def _parquet(path: Path) -> Iterator[Any]:
@@ -187,20 +189,18 @@ def _parquet(path: Path) -> Iterator[Any]:
 
 
 def _array(path: Path) -> Iterator[Any]:
-    import numpy as np
-
-    return _token_rows(np.load(path, allow_pickle=False), path)
+    return _token_rows(np.load(path, allow_pickle=False))
 
 
 def _tensor(path: Path) -> Iterator[Any]:
     from safetensors.numpy import load_file
 
-    return _token_rows(load_file(path)["tokens"], path)
+    return _token_rows(load_file(path)["tokens"])
 
 
-def _token_rows(tokens: Any, path: Path) -> Iterator[Any]:
+def _token_rows(tokens: Any) -> Iterator[Any]:
     if tokens.dtype.kind not in "iu" or tokens.ndim not in (1, 2):
-        raise ValueError(f"{path} holds {tokens.dtype} of shape {tokens.shape}; give whole numbers, [row, position].")
+        raise ValueError(f"it holds {tokens.dtype} of shape {tokens.shape}, not whole numbers, [row, position]")
     return ({"tokens": row} for row in (tokens if tokens.ndim == 2 else tokens[None]))
 
 

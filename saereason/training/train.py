@@ -50,6 +50,10 @@ class Standing:
 class Log:
     """What `train_saes` reports after every step."""
 
+    step: int
+    """Steps done."""
+
+    n_steps: int
     tokens: int
     n_tokens: int
     tokens_per_second: float
@@ -64,6 +68,12 @@ class Plan:
 
     stream: Stream
     designs: tuple[Design, ...]
+
+    def __str__(self) -> str:
+        stream, n = self.stream, len(self.designs) * len(self.stream.layers)
+        tokens = stream.n_steps * stream.batch_size
+        place = f"activations in {str(stream.dtype).removeprefix('torch.')}, weights in float32, on {stream.device}"
+        return f"{n} SAEs, {tokens:,} tokens; {place}; {needed(stream, self.designs)}"
 
 
 def plan(
@@ -145,7 +155,8 @@ def train_saes(  # pyright: ignore[reportInconsistentOverload]  the options are 
     their metadata records the model's hash and the design.
 
     With `checkpoint`, a file, the state is kept there every `checkpoint_every` tokens and on Ctrl-C: training that was
-    cut short goes on from it and ends with the bits of training that was not. Raises ValueError for layers that are not
+    cut short goes on from it and ends with the bits of training that was not. The file stays: remove it once the SAEs
+    are saved. Raises ValueError for layers that are not
     there, too few tokens, more memory than there is, or a checkpoint of other training.
     """
     sizes = {"n_tokens": n_tokens, "batch_size": batch_size, "buffer_tokens": buffer_tokens}
@@ -166,8 +177,6 @@ def train_saes(  # pyright: ignore[reportInconsistentOverload]  the options are 
         }
         for n, each in enumerate(designs)
     )
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
     return saes[0] if isinstance(design, Design) else saes
 
 
@@ -193,20 +202,23 @@ def _train(
         _, first = next(stream.windows())
         for (_, layer), trainee in trainees.items():
             trainee.look(first[layer])
-    saved, began = start, perf_counter()
+    saved, began, n_tokens = start, perf_counter(), stream.n_steps * stream.batch_size
     with _patient() as asked:
         for step, batch in enumerate(stream.batches(start), start):
             standing = [
                 _step(n, trainee, batch[layer], step, stream.n_steps) for (n, layer), trainee in trainees.items()
             ]
-            took, began = perf_counter() - began, perf_counter()
-            progress(Log((step + 1) * stream.batch_size, stream.n_tokens, stream.batch_size / took, tuple(standing)))
+            rate, began = stream.batch_size / (perf_counter() - began), perf_counter()
+            tokens = (step + 1) * stream.batch_size
+            progress(Log(step + 1, stream.n_steps, tokens, n_tokens, rate, tuple(standing)))
             due = (step + 1 - saved) * stream.batch_size >= every
             if checkpoint is not None and (due or asked()):
                 saved = step + 1
                 checkpoints.save(checkpoint, described, saved, trainees)
             if asked():
                 raise KeyboardInterrupt
+    if checkpoint is not None and saved < stream.n_steps:
+        checkpoints.save(checkpoint, described, stream.n_steps, trainees)
 
 
 def _step(n: int, trainee: Trainee, batch: torch.Tensor, step: int, n_steps: int) -> Standing:
