@@ -102,12 +102,12 @@ class Side:
 
 def stream_of(model: sr.Model, rows: Sequence[Sequence[int]], layers: tuple[int, ...], work: Work) -> Stream:
     dtype = torch.bfloat16 if fast_dtype(model.device) == torch.bfloat16 else torch.float32
-    return Stream(model, rows, layers, dtype, work.batch_size, work.window * work.batch_size, 0)
+    return Stream(model, rows, layers, dtype, work.batch_size, work.window * work.batch_size, 0, model.device)
 
 
 def trainees_of(model: sr.Model, first: Acts, design: sr.Design) -> dict[int, Trainee]:
     """An SAE for each layer that has looked at its first activations."""
-    trainees = {layer: Trainee(model, layer, design) for layer in first}
+    trainees = {layer: Trainee(model, layer, design, model.device) for layer in first}
     for layer, trainee in trainees.items():
         trainee.look(first[layer])
     return trainees
@@ -157,6 +157,12 @@ def ours(model: sr.Model, rows: Sequence[Sequence[int]], work: Work) -> Side:
     return Side(train, lambda: {layer: trainee.finish({}) for layer, trainee in trainees.items()}, losses)
 
 
+def load_as_saelens(name: str) -> sr.Model:
+    """The model in float32, without what saereason asks of the C library's memory."""
+    with mock.patch("saereason.loading._keep_memory"):
+        return sr.load_model(name, dtype="float32")
+
+
 def theirs(model: sr.Model, rows: Sequence[Sequence[int]], work: Work, *, best: bool) -> Side:
     """SAELens's runner, its trainers stepped as `MultiSAETrainer.fit` does, so that a round can be timed.
 
@@ -169,7 +175,7 @@ def theirs(model: sr.Model, rows: Sequence[Sequence[int]], work: Work, *, best: 
 
     paths = {id(module): path for path, module in model.hf.named_modules()}
     hooks = {str(layer): paths[id(model.blocks[layer])] for layer in work.layers}
-    saes = {name: work.design().draw(model, int(name)) for name in hooks}
+    saes = {name: work.design().draw(model, int(name), model.device) for name in hooks}
     for sae in saes.values():
         sae.cfg.normalize_activations = "expected_average_only_in"
     settings = lens.MultiSAETrainingRunnerConfig(

@@ -24,20 +24,22 @@ are left out.
 
 `over_default`, `over_best`: tokens a second over SAELens's, the median of the rounds' ratios. `ev_gap`: explained
 variance, ours less theirs (best flags), at the worst layer. `dead_gap`: the largest difference in the share of features
-that never fired on the held-out rows. `memory_ratio`: peak memory of a process of its own for each side. Then, for
+that never fired on the held-out rows. `memory_ratio`: peak memory, each side being a process of its own. Then, for
 saereason alone, what training costs by size, and where the time goes in the setting above.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import resource
 import subprocess
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,7 +51,7 @@ from saereason.runs import write_text
 
 from . import interleaved, report
 from ._costs import Cost, Forward, costs_by_size, costs_of, plot_costs, table
-from ._sides import Side, Work, ours, theirs
+from ._sides import Side, Work, load_as_saelens, ours, theirs
 
 OURS, DEFAULTS, BEST = "saereason", "SAELens, defaults", "SAELens, best flags"
 QUICK = {"layers": (1, 3), "d_sae": 96, "k": 8, "length": 32, "batch_size": 256, "lr": 1e-2, "rounds": 6}
@@ -63,6 +65,8 @@ class Outcome:
     explained_variance: list[float]
     dead: list[float]
     losses: list[float]
+    peak: int
+    """Most memory that its process has held while training, bytes."""
 
 
 def main() -> None:
@@ -70,16 +74,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench/training.html"), help="file for the figure")
     parser.add_argument("--model", default="smollm2-135m", help="what load_model takes")
     parser.add_argument("--quick", action="store_true", help="a small piece of work, to see that everything runs")
-    parser.add_argument("--peak", choices=(OURS, BEST), help="train one side and print its peak memory, bytes")
+    parser.add_argument("--side", choices=(OURS, DEFAULTS, BEST), help=argparse.SUPPRESS)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     work = replace(Work(), **QUICK) if asked.quick else Work()
-    if asked.peak:
-        print(peak(asked.model, work, asked.peak))
-        return
-    memory = {name: peak_of_its_own(asked.model, name, quick=asked.quick) for name in (OURS, BEST)}
-    rates, outcomes = compare(asked.model, work)
+    if asked.side:
+        return serve(asked.model, work, asked.side)
+    rates, outcomes = compare(asked.model, work, quick=asked.quick)
     costs, own, forward = size_up(asked.model, work)
     where = (
         f"{sum(rates[OURS]) / len(rates[OURS]):,.0f} tokens a second with {len(work.layers)} layers of {work.d_sae:,}."
@@ -92,8 +94,8 @@ def main() -> None:
         {"over_default": (OURS, DEFAULTS), "over_best": (OURS, BEST)},
         ev_gap=round(min(_differences(mine.explained_variance, best.explained_variance)), 4),
         dead_gap=round(max(map(abs, _differences(mine.dead, best.dead))), 4),
-        memory_ratio=round(memory[OURS] / memory[BEST], 3),
-        peak_gigabytes={name: round(size / 1e9, 2) for name, size in memory.items()},
+        memory_ratio=round(mine.peak / best.peak, 3),
+        peak_gigabytes={name: round(outcome.peak / 1e9, 2) for name, outcome in outcomes.items()},
         milliseconds_per_1000_tokens={part: round(getattr(own, part), 1) for part in ("forward", "buffer", "step")},
         forward_gflops=round(forward.matrices, 1),
         gemm_gflops=round(forward.gemm, 1),
@@ -104,20 +106,58 @@ def main() -> None:
         unit="tokens a second",
         threads=torch.get_num_threads(),
     )
+    return None
 
 
-def compare(name: str, work: Work) -> tuple[dict[str, list[float]], dict[str, Outcome]]:
+def compare(model: str, work: Work, *, quick: bool) -> tuple[dict[str, list[float]], dict[str, Outcome]]:
     """Speed by side, tokens a second of each round, and what came of the same training."""
-    fast, wide = sr.load_model(name), sr.load_model(name, dtype="float32")
-    rows, held_out = work.rows(fast)
-    sides = {
-        OURS: ours(fast, rows, work),
-        DEFAULTS: theirs(wide, rows, work, best=False),
-        BEST: theirs(wide, rows, work, best=True),
-    }
-    rates = interleaved({side: each.train for side, each in sides.items()}, rounds=work.rounds)
-    resid = residuals(wide, held_out, work.layers)
-    return rates, {side: judge(each, resid) for side, each in sides.items()}
+    with contextlib.ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(Process.started(model, name, quick=quick)) for name in (OURS, DEFAULTS, BEST)
+        }
+        rates = interleaved({name: side.train for name, side in sides.items()}, rounds=work.rounds)
+        return rates, {name: Outcome(**side.ask("end")) for name, side in sides.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Process:
+    """A side in a process of its own, which waits until it is asked: how memory is kept there is its own affair."""
+
+    program: subprocess.Popen[str]
+
+    @classmethod
+    @contextlib.contextmanager
+    def started(cls, model: str, side: str, *, quick: bool) -> Iterator["Process"]:
+        command = [sys.executable, "-m", "benchmarks.training", "--model", model, "--side", side]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        with subprocess.Popen([*command, *(["--quick"] if quick else [])], **pipes) as program:
+            process = cls(program)
+            process.ask("start")
+            yield process
+            program.stdin.close()
+
+    def ask(self, what: str) -> Any:
+        print(what, file=self.program.stdin, flush=True)
+        return json.loads(self.program.stdout.readline())
+
+    def train(self) -> int:
+        return self.ask("train")
+
+
+def serve(name: str, work: Work, side: str) -> None:
+    """Train one side round by round, as asked on standard input, and say at the end what came of it."""
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
+    model = sr.load_model(name) if side == OURS else load_as_saelens(name)
+    rows, held_out = work.rows(model)
+    trained = ours(model, rows, work) if side == OURS else theirs(model, rows, work, best=side == BEST)
+    for line in sys.stdin:
+        asked = line.strip()
+        answer = {
+            "start": lambda: True,
+            "train": trained.train,
+            "end": lambda: asdict(judge(name, trained, held_out, work)),
+        }
+        print(json.dumps(answer[asked]()), file=answers, flush=True)
 
 
 def residuals(model: sr.Model, rows: Sequence[Sequence[int]], layers: Sequence[int]) -> dict[int, Tensor]:
@@ -130,8 +170,10 @@ def residuals(model: sr.Model, rows: Sequence[Sequence[int]], layers: Sequence[i
 
 
 @torch.no_grad()
-def judge(side: Side, resid: Mapping[int, Tensor]) -> Outcome:
+def judge(name: str, side: Side, rows: Sequence[Sequence[int]], work: Work) -> Outcome:
     """Explained variance, 1 − Σ|x − x̂|² / Σ|x − mean x|², and the share of features that never fired."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    resid = residuals(sr.load_model(name, dtype="float32"), rows, work.layers)
     explained, dead = [], []
     for layer, sae in sorted(side.finish().items()):
         x = resid[layer]
@@ -139,7 +181,7 @@ def judge(side: Side, resid: Mapping[int, Tensor]) -> Outcome:
         error, spread = x - sae.decode(acts), x - x.mean(0)
         explained.append(round(1 - (error.double().square().sum() / spread.double().square().sum()).item(), 4))
         dead.append(round((acts > 0).any(0).logical_not().double().mean().item(), 4))
-    return Outcome(explained, dead, [round(loss, 2) for loss in side.losses])
+    return Outcome(explained, dead, [round(loss, 2) for loss in side.losses], most)
 
 
 def size_up(name: str, work: Work) -> tuple[list[Cost], Cost, Forward]:
@@ -158,26 +200,6 @@ def tell(outcomes: Mapping[str, Outcome], costs: Sequence[Cost], own: Cost, forw
     share = forward.matrices / forward.gemm
     print(f"the forward pass multiplies block matrices at {forward.matrices:.0f} GFLOP/s, {share:.0%} of one large")
     print(f"product's {forward.gemm:.0f}\n")
-
-
-def peak_of_its_own(model: str, side: str, *, quick: bool) -> int:
-    """Peak memory, bytes, of a process that trains one side.
-
-    To be called while this process is small: Linux counts what the parent holds at the start in the child's peak.
-    """
-    command = [sys.executable, "-m", "benchmarks.training", "--model", model, "--peak", side]
-    done = subprocess.run([*command, *(["--quick"] if quick else [])], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def peak(name: str, work: Work, side: str) -> int:
-    """Peak memory of this process, bytes, after two rounds on one side."""
-    model = sr.load_model(name, dtype=None if side == OURS else "float32")
-    rows, _ = work.rows(model)
-    trained = ours(model, rows, work) if side == OURS else theirs(model, rows, work, best=True)
-    trained.train()
-    trained.train()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _differences(first: Sequence[float], second: Sequence[float]) -> list[float]:

@@ -51,7 +51,7 @@ def test_every_public_name_is_in_the_api():
 def test_the_page_on_saes_runs(tmp_path, monkeypatch, topk_saes):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAEREASON_CACHE", str(tmp_path / "cache"))
-    sr.save_saes(topk_saes, "runs/saes")
+    sr.save_saes(topk_saes, "runs/train/saes")
     names = {"__name__": "docs"}
     exec(compile("\n".join(blocks(DOCS / "saes.md")), "saes.md", "exec"), names)
     assert list(names["packed"]) == list(topk_saes)
