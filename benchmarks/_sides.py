@@ -40,8 +40,8 @@ class Work:
     rounds: int = 12
     """Rounds on the clock; one more comes before, to warm up."""
 
-    n_problems: int = 1600
-    n_held_out: int = 64
+    n_problems: int = 2400
+    n_held_out: int = 192
     counts: tuple[int, ...] = (1, 2, 6, 12, 30)
     """Numbers of layers whose cost is measured."""
 

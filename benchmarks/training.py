@@ -14,7 +14,7 @@ its fastest way. "Defaults" is float32; "best flags" adds `autocast` and `autoca
 
 The first token of a row has an enormous residual norm. saereason leaves it out; in SAELens it would set the scale and
 dominate the loss, to its disadvantage. So SAELens leaves it out too, with its own setting `seqpos_slice=(1, None)`, and
-both sides are measured without it, on one set of held-out residuals, in float32, that neither was trained on.
+both sides are measured without it, on one set of held-out residuals that neither was trained on.
 
 Buffers are filled and scales taken before the clock starts. Each round then trains every side on two batches, in turn,
 and has one refill of saereason's buffer and two of SAELens's: it keeps half of its buffer for mixing and refills when
@@ -173,7 +173,7 @@ def residuals(model: sr.Model, rows: Sequence[Sequence[int]], layers: Sequence[i
 def judge(name: str, side: Side, rows: Sequence[Sequence[int]], work: Work) -> Outcome:
     """Explained variance, 1 − Σ|x − x̂|² / Σ|x − mean x|², and the share of features that never fired."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    resid = residuals(sr.load_model(name, dtype="float32"), rows, work.layers)
+    resid = residuals(sr.load_model(name), rows, work.layers)
     explained, dead = [], []
     for layer, sae in sorted(side.finish().items()):
         x = resid[layer]
