@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from plotly.colors import sample_colorscale
 from plotly.graph_objects import Figure, Scatter
 from plotly.subplots import make_subplots
 
@@ -33,8 +34,8 @@ def plot_training(log: "DataFrame") -> Figure:
     layers, several = sorted({layer for _, layer in pairs}), pairs[-1][0] > 0
     for design, layer in pairs:
         lines = log[(log["design"] == design) & (log["layer"] == layer)]
-        shade = 0.15 + 0.7 * layers.index(layer) / max(1, len(layers) - 1)
-        colour = f"hsl({205 - 175 * shade:.0f}, 75%, 42%)"
+        shade = 0.85 * layers.index(layer) / max(1, len(layers) - 1)
+        [colour] = sample_colorscale("Viridis", [shade])
         name = f"design {design}, layer {layer}" if several else f"layer {layer}"
         for row, column in enumerate(PANELS, 1):
             line = Scatter(x=lines["tokens"], y=lines[column], name=name, legendgroup=name, showlegend=row == 1)
