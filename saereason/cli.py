@@ -223,7 +223,7 @@ def train(
             place: Any = {"dtype": as_dtype(dtype) if dtype else None, "device": sae_device}
             options = {**sizes, **place, "left_out": () if special else tuple(lm.tokenizer.all_special_ids)}
             planned = plan(lm, train_on, places, designs, **options)
-            out.print(planned, highlight=False)
+            out.print(str(planned), highlight=False)
             run.write_manifest(command=sys.argv, plan=str(planned), seed=seeds)
             with bars.step("train SAEs") as show, journal(folder) as notes:
 

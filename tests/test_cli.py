@@ -126,7 +126,8 @@ def test_train_then_steer(folder, tmp_path):
     options = ["--layers", 1, "--data", text, "--d-sae", 64, "--k", 4, "--out", tmp_path / "saes"]
     trained = run("train", "--model", folder / "model", *options)
     assert trained.exit_code == 0, trained.output
-    assert "explained variance" in trained.output
+    assert "explained variance" in trained.output and "GB of memory beside the model" in trained.output
+    assert "stream=" not in trained.output
     result = run(
         "steer",
         "--model",
