@@ -214,6 +214,13 @@ def test_decoder_rows_have_norm_1_and_belong_to_the_model(model, trained):
         ({"batch_size": 0}, "the buffer must hold a batch"),
         ({"rows": []}, "the texts have 0 tokens"),
         ({"rows": [[5], [], [6]] * 99}, "the texts have 0 tokens"),
+        ({"rows": [[5, 6, 104]] * 60}, "row 0 has token id 104; tiny-llama has ids from 0 to 103"),
+        ({"rows": [[5, 6, 7]] * 60 + [[5, -1]]}, "row 60 has token id -1"),
+        ({"rows": [[5, 6] * 300] * 10}, "row 0 has 600 tokens and the context of tiny-llama is 512"),
+        ({"rows": [[5] * 30] * 60}, "the activations at layer 1 do not vary"),
+        ({"dtype": torch.int8}, "dtype is torch.int8"),
+        ({"checkpoint": Path(__file__).parent}, "is a folder; give the name of a file"),
+        ({"rows": rows_of(700), "design": replace(DESIGN, lr=1e6)}, "train with a smaller learning rate"),
     ],
 )
 def test_training_that_makes_no_sense_is_refused(model, change, says):
@@ -231,6 +238,8 @@ def test_training_that_makes_no_sense_is_refused(model, change, says):
         ({"frozen": "both"}, "it can be 'decoder', 'encoder' or None"),
         ({"penalty": 1.0}, "a topk SAE has no penalty"),
         ({"lr": float("nan")}, "lr is nan"),
+        ({"architecture": "jumprelu", "penalty": -1.0}, "penalty is -1.0"),
+        ({"architecture": "matryoshka_batchtopk", "d_sae": 7, "k": 2}, "a matryoshka SAE needs at least 8"),
     ],
 )
 def test_designs_that_make_no_sense_are_refused(settings, says):

@@ -11,6 +11,9 @@ BY_K = ("topk", "batchtopk", "matryoshka_batchtopk")
 BY_PENALTY = {"jumprelu": ("l0_coefficient", 1.0), "standard": ("l1_coefficient", 5.0)}
 """Architectures whose sparsity follows from a penalty: its name in SAELens, and its weight unless given."""
 
+MATRYOSHKA = 8
+"""The smallest of the nested SAEs has one in so many of the features."""
+
 
 @dataclass(frozen=True)
 class Design:
@@ -43,6 +46,12 @@ class Design:
             raise ValueError(f"k is {self.k} and d_sae {self.d_sae}; k must be from 1 to d_sae.")
         if self.frozen not in (None, "decoder", "encoder"):
             raise ValueError(f"frozen is {self.frozen!r}; it can be 'decoder', 'encoder' or None.")
+        if self.architecture == "matryoshka_batchtopk" and self.d_sae < MATRYOSHKA:
+            raise ValueError(
+                f"d_sae is {self.d_sae}; a matryoshka SAE needs at least {MATRYOSHKA}, its parts being eighths."
+            )
+        if self.penalty is not None and not 0 <= self.penalty < float("inf"):
+            raise ValueError(f"penalty is {self.penalty}; it must be 0 or a positive number.")
         if self.penalty is not None and self.by_k:
             raise ValueError(f"a {self.architecture} SAE has no penalty; its sparsity is k.")
         if not 0 < self.lr < float("inf"):
@@ -73,7 +82,10 @@ class Design:
 
     def _sparsity(self) -> dict[str, Any]:
         if self.architecture == "matryoshka_batchtopk":
-            return {"k": self.k, "matryoshka_widths": [self.d_sae // 8, self.d_sae // 4, self.d_sae // 2, self.d_sae]}
+            return {
+                "k": self.k,
+                "matryoshka_widths": [self.d_sae // MATRYOSHKA, self.d_sae // 4, self.d_sae // 2, self.d_sae],
+            }
         if self.by_k:
             return {"k": self.k}
         name, usual = BY_PENALTY[self.architecture]

@@ -85,8 +85,18 @@ def as_rows(model: Model, texts: Sequence[str] | Sequence[Sequence[int]]) -> Seq
     if any(strings) and not all(strings):
         raise ValueError("the texts are partly strings and partly token ids; give one or the other.")
     if not any(strings):
-        return texts  # pyright: ignore[reportReturnType]
+        return _ids_fit(model, texts)  # pyright: ignore[reportArgumentType]
     return Framing().rows(model, (_ids(model, str(text), "the texts") for text in texts))
+
+
+def _ids_fit(model: Model, rows: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+    for n, row in enumerate(rows):
+        if len(row) > model.n_ctx:
+            raise ValueError(f"row {n} has {len(row)} tokens and the context of {model.name} is {model.n_ctx}; cut it.")
+        if len(row) and not (min(row) >= 0 and max(row) < model.d_vocab):
+            wrong = min(row) if min(row) < 0 else max(row)
+            raise ValueError(f"row {n} has token id {wrong}; {model.name} has ids from 0 to {model.d_vocab - 1}.")
+    return rows
 
 
 def own_rows(

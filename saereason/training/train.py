@@ -24,6 +24,8 @@ from .sources import as_rows
 from .stream import Stream
 from .trainee import Trainee
 
+PRECISIONS = (torch.bfloat16, torch.float16, torch.float32)
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -101,6 +103,8 @@ def plan(
         raise ValueError(f"batch_size is {batch_size} and buffer_tokens {buffer_tokens}; the buffer must hold a batch.")
     if n_tokens is not None and n_tokens < batch_size:
         raise ValueError(f"n_tokens is {n_tokens} and one batch needs {batch_size}; give more tokens.")
+    if dtype not in (None, *PRECISIONS):
+        raise ValueError(f"dtype is {dtype}; activations can be in {', '.join(map(str, PRECISIONS))}.")
     stream = Stream(
         model,
         as_rows(model, texts),
@@ -164,6 +168,8 @@ def train_saes(  # pyright: ignore[reportInconsistentOverload]  the options are 
     planned = plan(model, texts, layers, design, **sizes, left_out=left_out, dtype=dtype, device=device)
     stream, designs = planned.stream, planned.designs
     check(needed(stream, designs), stream.device)
+    if checkpoint is not None and checkpoint.is_dir():
+        raise ValueError(f"{checkpoint} is a folder; give the name of a file for the checkpoint.")
     trainees = {
         (n, layer): Trainee(model, layer, each, stream.device)
         for n, each in enumerate(designs)

@@ -1,5 +1,6 @@
 """One SAE in training: its step, its state, and what becomes of it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +37,10 @@ class Trainee:
         wide = x.float()
         scale = x.shape[-1] ** 0.5 / wide.norm(dim=-1).mean().item()
         self.sae.b_dec.copy_(scale * wide.mean(0))
-        self.facts = torch.tensor([scale, (scale * wide).var(0).sum().item()], dtype=torch.float64)
+        variance = (scale * wide).var(0).sum().item()
+        if not variance > 0:
+            raise ValueError(f"the activations at layer {self.layer} do not vary; give texts of more than one token.")
+        self.facts = torch.tensor([scale, variance], dtype=torch.float64)
 
     @property
     def explained_variance(self) -> float:
@@ -62,6 +66,8 @@ class Trainee:
         self.silent_for += len(x)
         self.silent_for[result.fired] = 0
         self.loss, self.mse, self.l0 = result.loss.item(), result.mse.item(), len(result.fired) / len(x)
+        if not math.isfinite(self.loss):
+            raise ValueError(f"the loss at layer {self.layer} is {self.loss}; train with a smaller learning rate.")
 
     def _lens_step(self, x: Tensor, dead: Tensor, done: float) -> StepLoss:
         """SAELens's own loss and gradients; the weight of a sparsity penalty rises over the first twentieth."""
