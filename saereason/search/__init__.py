@@ -1,7 +1,8 @@
 """Which features go with a behaviour."""
 
+from .block import Block
 from .directions import diff_mean
 from .moments import Moments, moments
 from .search import add_max_t, search
 
-__all__ = ["Moments", "add_max_t", "diff_mean", "moments", "search"]
+__all__ = ["Block", "Moments", "add_max_t", "diff_mean", "moments", "search"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -9,9 +10,17 @@ from jaxtyping import Float
 from .estimate import check_draws, finite
 
 
-def max_t(
-    differences: Float[np.ndarray, "prompt feature"], *, n_permutations: int = 1000, seed: int = 0
-) -> Float[np.ndarray, "feature"]:
+@runtime_checkable
+class Columns(Protocol):
+    """An array, or what is read like one: `[prompt, feature]`, some columns at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, place: Any, /) -> Any: ...
+
+
+def max_t(differences: Columns, *, n_permutations: int = 1000, seed: int = 0) -> Float[np.ndarray, "feature"]:
     """Two-sided p-values per feature, adjusted for the whole family by sign flips (single-step max-T).
 
     A permutation flips whole prompts, which keeps the correlation of features; p is `(1 + count) /
