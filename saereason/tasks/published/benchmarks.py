@@ -12,7 +12,7 @@ from ..prompts import DIRECT
 from ..task import Item, Task
 from .formats import check_format
 from .hub import fetched_rows
-from .rows import File, Row, files_in
+from .rows import File, Row, files_in, numbered_rows
 from .table import BENCHMARKS, Benchmark
 
 T = TypeVar("T")
@@ -66,8 +66,9 @@ def drawn(things: Sequence[T], n: int | None, seed: int, name: str) -> tuple[T, 
 def _file_rows(name: str, benchmark: Benchmark, source: str | Path, part: str | None) -> list[Row]:
     files, rows = files_in(source), []
     for label, file in _parts(name, benchmark, source, files, part).items():
-        read = benchmark.read(file, files)
+        read = numbered_rows(file)
         check_format(read, file, benchmark.format or name)
+        read = benchmark.complete(read, file, files)
         within = f"{label}/" if benchmark.has_parts else ""
         rows += [_row(benchmark, n, fields, str(file), within) for n, fields in read]
     return rows

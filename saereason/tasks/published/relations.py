@@ -27,7 +27,7 @@ def pararel(row: Row) -> Item:
     return _continued(row, pattern.replace("[X]", row.text("sub_label")), row.text("obj_label"))
 
 
-def pararel_rows(file: File, files: Sequence[File]) -> list[Numbered]:
+def with_pattern(rows: list[Numbered], file: File, files: Sequence[File]) -> list[Numbered]:
     """Triples, each with the relation's first pattern that ends in the object."""
     part = re.split(r"__|/", file.name)[-1]
     beside = [other for other in files if "graphs_json" in str(other) and str(other).endswith(part)]
@@ -37,7 +37,7 @@ def pararel_rows(file: File, files: Sequence[File]) -> list[Numbered]:
     usable = [pattern for pattern in patterns if isinstance(pattern, str) and PATTERN_END.search(pattern)]
     if not usable or "[X]" not in usable[0]:
         raise ValueError(f"{beside[0]} has no pattern with [X] that ends in [Y]; add one.")
-    return [(n, {**fields, "pattern": usable[0]}) for n, fields in numbered_rows(file)]
+    return [(n, {**fields, "pattern": usable[0]}) for n, fields in rows]
 
 
 def nq_open(row: Row) -> Item:

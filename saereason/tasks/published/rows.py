@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,11 @@ class Row:
         return ValueError(f"{self.where} {reason}; mend it or take it out.")
 
 
-def files_in(source: str | Path) -> list[File]:
+def files_in(source: str | Path) -> Sequence[File]:
     """The file itself, or everything in a folder or a zip file, sorted."""
     path = Path(source)
     if path.is_dir():
-        return [*sorted(file for file in path.rglob("*") if file.is_file())]
+        return sorted(file for file in path.rglob("*") if file.is_file())
     if not path.is_file():
         raise ValueError(f"no file or folder at {path}; give a copy of the benchmark in its public format.")
     if path.suffix != ".zip":

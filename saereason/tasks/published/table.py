@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..task import Item, Kind
 from . import choices, logic, relations, worked
 from .hub import Hub
-from .rows import File, Numbered, Row, numbered_rows
+from .rows import File, Numbered, Row
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Benchmark:
     exam: str = ""
     """How the exam's name begins, in the concise_cot_logs."""
 
-    read: Callable[[File, Sequence[File]], list[Numbered]] = lambda file, files: numbered_rows(file)
-    """The rows of one of the files that a source holds."""
+    complete: Callable[[list[Numbered], File, Sequence[File]], list[Numbered]] = lambda rows, file, files: rows
+    """The rows of a file, with what they need from the other files of the source."""
 
     @property
     def has_parts(self) -> bool:
@@ -69,7 +69,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         r"trex_lms_vocab(?:/|__)(P\d+)\.jsonl",
         id="uuid",
         cloze=True,
-        read=relations.pararel_rows,
+        complete=relations.with_pattern,
     ),
     "mmlu": Benchmark("knowledge", choices.mmlu, r"(\w+)_test\.csv", Hub("cais/mmlu", "test", part="config")),
     "nq_open": Benchmark(
