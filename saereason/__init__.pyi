@@ -53,11 +53,15 @@ from .steering import ScaleBlock as ScaleBlock
 from .steering import SilentEditError as SilentEditError
 from .steering import Steps as Steps
 from .steering import steered as steered
+from .tasks import GradedText as GradedText
 from .tasks import Item as Item
 from .tasks import Outcome as Outcome
 from .tasks import Task as Task
+from .tasks import TextPair as TextPair
 from .tasks import country_facts as country_facts
 from .tasks import grade as grade
+from .tasks import load_benchmark as load_benchmark
+from .tasks import load_pairs as load_pairs
 from .tasks import load_task as load_task
 from .tasks import word_problems as word_problems
 from .training import Design as Design

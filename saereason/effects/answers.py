@@ -44,7 +44,7 @@ def answers(
         {
             "item": item.id,
             "text": text,
-            "outcome": grade(text, item.answer, finished=finished, tokens=tokens).value,
+            "outcome": grade(text, item.answers, finished=finished, tokens=tokens).value,
             "n_tokens": len(tokens),
             "first_token": tokens[0] if tokens else -1,
             "firings": written.receipt.firings,
