@@ -105,3 +105,16 @@ def bootstrap_bands(
         part[:] = np.abs(means / np.where(sds > 1e-6, sds, 1.0)).max(axis=1)
     half = np.quantile(largest, level, method="higher") * sd
     return mean - half, mean + half
+
+
+def mean_interval(
+    values: Float[np.ndarray, "item"], *, n_resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Estimate:
+    """The mean with a symmetric studentised bootstrap interval: `bootstrap_bands` of a curve of one point.
+
+    What to print for a mean or a mean paired difference. At n = 100 it covers 93 to 97% where the percentile and BCa
+    intervals of `bootstrap` fall short: the mean of a lognormal (92%) and of differences of two (BCa 91%); see
+    `benchmarks/calibration.py`. Raises ValueError as `bootstrap_bands`.
+    """
+    low, high = bootstrap_bands(values[:, None], n_resamples=n_resamples, level=level, seed=seed)
+    return Estimate(float((low[0] + high[0]) / 2), float(low[0]), float(high[0]))
