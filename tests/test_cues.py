@@ -224,7 +224,7 @@ def test_a_profile_is_what_a_plain_loop_gives():
     for row, act in zip(rows, acts, strict=True):
         for token, value in zip(row, act, strict=True):
             mass[token], count[token] = mass.get(token, 0) + value, count.get(token, 0) + 1
-    order = sorted(mass, key=lambda token: -mass[token])
+    order = sorted(mass, key=lambda token: (-mass[token], token))
     assert profile.token.tolist() == order and profile.count.tolist() == [count[token] for token in order]
     np.testing.assert_allclose(profile.mass, [mass[token] for token in order])
     whole = sum(mass.values())

@@ -1,7 +1,7 @@
 """Effect sizes of several treatments of the same items, with what is left after picking the largest."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from .estimate import Estimate, check_draws, check_level, paired
 
@@ -38,8 +38,8 @@ def largest_d(treated: Values, base: Values, *, n_permutations: int = 2000, seed
     (Westfall and Young 1993). The second value is the 95% quantile of that largest d. Raises ValueError as `cohens_d`.
     """
     check_draws(n_permutations)
-    observed = cohens_d(treated, base)
     treated, base = _checked(treated, base)
+    observed = cohens_d(treated, base)
     n = len(treated)
     centre, difference = (treated + base).mean(axis=0) / 2, treated - base
     # swapping keeps the items' squares, so only the means of the two groups have to be found anew
@@ -59,13 +59,15 @@ def d_intervals(
 
     So the largest may be quoted with its own. Half the width is each standard error (by the delta method) times one
     quantile of the largest |t| over treatments, from a studentised bootstrap that draws items with their values in
-    every arm (as `bootstrap_bands` for means). Constant arms give no width. Raises ValueError as `cohens_d`, and for a
-    level outside 0 to 1.
+    every arm (as `bootstrap_bands` for means). Constant arms give no width. At n = 100 and 95% they cover 94% for normal
+    and 91% for lognormal values (`benchmarks/calibration.py`): where the tail is long a sample's deviation is too small,
+    so d and the low end are too large, and the high end errs no more than it should. Raises ValueError as `cohens_d`,
+    and for a level outside 0 to 1.
     """
     check_level(level)
     check_draws(n_resamples)
-    value = cohens_d(treated, base)
     treated, base = _checked(treated, base)
+    value = cohens_d(treated, base)
     n, rng = len(treated), np.random.default_rng(seed)
     size = np.maximum(np.abs(treated).max(axis=0), np.abs(base).max(axis=0))
     treated, base = (arm / np.where(size > 0, size, 1.0) for arm in (treated, base))
@@ -101,7 +103,7 @@ def _over(difference: np.ndarray, variance: np.ndarray) -> np.ndarray:
     return difference / np.where(deviation > 0, deviation, 1.0)
 
 
-def _checked(treated: Values, base: Values) -> tuple[np.ndarray, np.ndarray]:
+def _checked(treated: Shaped[np.ndarray, "..."], base: Shaped[np.ndarray, "..."]) -> tuple[np.ndarray, np.ndarray]:
     treated, base = paired(treated, base)
     if treated.shape != base.shape or treated.ndim != 2:
         raise ValueError(f"treated values are {treated.shape} and base values {base.shape}; give [item, treatment].")
