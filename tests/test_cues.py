@@ -1,6 +1,7 @@
 """The cue rung: which tokens carry a feature, and whether they switch it on wherever they stand."""
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
@@ -163,6 +164,8 @@ def test_a_trial_is_what_a_plain_loop_gives(model):
     again = try_cues(model, saes, feature, own, plain=plain, seed=5, batch_size=64)
     np.testing.assert_allclose(again.injected, trial.injected, atol=1e-4)
     assert [e.strategy for e in trial.effects] == list(STRATEGIES) and feature == trial.feature
+    alone = try_cues(model, saes, feature, own, plain=plain, seed=5, strategies=["list"])
+    np.testing.assert_allclose(alone.injected[:, 0], trial.injected[:, -1], atol=1e-4)
 
 
 def one_by_one(model, text, layer):
@@ -181,7 +184,7 @@ def test_a_trial_says_how_far_it_has_come_and_prints_as_a_sentence():
         strategies=["append", "list"],
         progress=lambda *p: seen.append(p),
     )
-    assert seen == [(1, 5), (3, 5), (5, 5)]
+    assert seen == [(n, 5) for n in range(1, 6)]
     said = str(trial)
     assert said.startswith("L0/0 is driven by its tokens (large effect): d = >100 [>100, >100] over 10 plain texts")
     assert "the best of 2 strategies" in said and "'Z', 100% of the activation in 30 tokens" in said
@@ -208,8 +211,9 @@ def test_what_cannot_be_tried_is_refused():
         try_cues(lm, saes, CUE, own, plain=[*plain, "short"])
     with pytest.raises(ValueError, match="40 own and 1 plain texts"):
         try_cues(lm, saes, CUE, own, plain=plain[:1])
-    with pytest.raises(ValueError, match="no strategy was given"):
-        try_cues(lm, saes, CUE, own, plain=plain, strategies=[])
+    for wrong in ([], ["prepend", "append, twice"]):
+        with pytest.raises(ValueError, match=r"strategies are .*; give some of prepend"):
+            inspect.unwrap(try_cues)(lm, saes, CUE, own, plain=plain, strategies=wrong)
 
 
 # which tokens

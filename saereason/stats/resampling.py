@@ -26,7 +26,7 @@ def bootstrap(
     `"bca"` corrects for bias and skew (Efron 1987; Efron and Tibshirani 1993, equations 14.9 to 14.15) at one
     more call per item, and falls back to the percentile interval where the correction is undefined. Constant
     data has its value and no width; nor has a single item, which tells nothing of its spread. For a mean
-    take `mean_interval`: this one covers skewed means at 92% instead of 95 (n = 100). Raises ValueError for
+    take `mean_interval`: this one covers skewed means at 90 to 92% instead of 95 (n = 100). Raises ValueError for
     empty arrays, and where the data or the statistic are not finite.
     """
     if method not in ("percentile", "bca"):
@@ -114,9 +114,10 @@ def mean_interval(
     """The mean with, at each end, the wider of its percentile and its studentised bootstrap interval.
 
     What to print for a mean or a mean paired difference. Each of the two alone fails where the other holds (Efron and
-    Tibshirani 1993, sections 12.5 and 13.3): at n = 100 and 95% the percentile interval covers 92% for a lognormal,
-    the studentised one 92% and BCa 91% for a difference of two; this one 94 to 96% for all of them and for normal and
-    paired binary values (`benchmarks/calibration.py`). Where next to all values are 0 none holds: 5 of 100, 91%.
+    Tibshirani 1993, sections 12.5 and 13.3): at n = 100 and 95% the percentile interval covers 90 to 92% for a
+    lognormal, and for a difference of two the studentised one covers 92% and BCa 91%; this one covers 93 to 96% for
+    both, for normal and for paired binary values (`benchmarks/calibration.py`). Where next to all values are 0 none
+    holds: with 5 of 100 that are not, 91%.
     Where a resample has no variance the data's standard deviation stands in. Constant values give no width. Raises
     ValueError for fewer than two items and for values that are not finite.
     """

@@ -59,10 +59,10 @@ def d_intervals(
 
     So the largest may be quoted with its own. Half the width is each standard error (by the delta method) times one
     quantile of the largest |t| over treatments, from a studentised bootstrap that draws items with their values in
-    every arm (as `bootstrap_bands` for means). Constant arms give no width. At n = 100 and 95% they cover 94% for normal
-    and 91% for lognormal values (`benchmarks/calibration.py`): where the tail is long a sample's deviation is too small,
-    so d and the low end are too large, and the high end errs no more than it should. Raises ValueError as `cohens_d`,
-    and for a level outside 0 to 1.
+    every arm (as `bootstrap_bands` for means). Constant arms give no width. At n = 100 and 95% they cover 94% for
+    normal and 91% for lognormal values (`benchmarks/calibration.py`): where the tail is long a sample's deviation is
+    too small, so d and the low end are too large; the high end errs no more than it should. Raises ValueError as
+    `cohens_d`, and for a level outside 0 to 1.
     """
     check_level(level)
     check_draws(n_resamples)

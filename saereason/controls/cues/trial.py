@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from saereason.features import Feature
 from saereason.hooks import read
@@ -13,7 +14,7 @@ from saereason.model import Model, Rendered, pad
 from saereason.saes import SAE, check_saes, feature_acts, sae_at
 from saereason.stats import cohens_dz, d_intervals, largest_d
 
-from .inject import STRATEGIES, Context, Strategy, drawn_pieces, inject, stand_ins, swapped
+from .inject import STRATEGIES, Context, Piece, Strategy, drawn_pieces, inject, stand_ins, swapped
 from .profile import TokenProfile, top_contexts, top_tokens
 from .verdict import CueTrial, StrategyEffect
 
@@ -45,39 +46,78 @@ def try_cues(
     Runs `2 · strategies + 1` times over the plain texts, up to the feature's layer. Raises ValueError where the
     feature is silent on `texts`, for a text twice, and for plain texts of under eight tokens.
     """
-    if not strategies:
-        raise ValueError(f"no strategy was given; give some of {', '.join(STRATEGIES)}.")
+    if not strategies or set(strategies) - set(STRATEGIES):
+        raise ValueError(f"strategies are {list(strategies)}; give some of {', '.join(STRATEGIES)}.")
     check_saes(model, saes)
     own, ordinary = _rows(model, texts, plain, max_tokens)
-    acts = _activations(model, saes, feature, own, batch_size)
-    tails = [row[1:] for row in own]
-    profile = top_tokens(tails, [act[1:] for act in acts], seed=seed)
-    cues, weights = profile.cues(n_cues, min_count=min_count)
-    contexts = top_contexts(tails, [act[1:] for act in acts], cues)
-    special = set(model.tokenizer.all_special_ids)
-    spares = _stand_ins(own + ordinary, profile, cues, contexts, special)
-    separator = tuple(model.tokenizer(",", add_special_tokens=False)["input_ids"])
 
-    def pooled(rows: Sequence[Sequence[int]]) -> np.ndarray:
-        return np.array([act[1:].max() for act in _activations(model, saes, feature, rows, batch_size)])
+    def acts_on(rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        return [act[1:] for act in _activations(model, saes, feature, rows, batch_size)]
 
-    before, columns, total = pooled(ordinary), [], 2 * len(strategies) + 1
-    progress(1, total)
-    for s, strategy in enumerate(strategies):
-        treated, control = [], []
-        for n, row in enumerate(ordinary):
-            rng = np.random.default_rng((seed, s, n))
-            pieces = drawn_pieces(strategy, cues, weights, contexts, rng)
-            for rows, given in ((treated, pieces), (control, swapped(pieces, spares, rng))):
-                first = int(row[0] in special)
-                rows.append(inject(row, given, strategy, seed=(seed, s, n, 1), first=first, separator=separator))
-        columns.append((pooled(treated), pooled(control)))
-        progress(2 * s + 3, total)
-    injected, other = (np.stack(arm, axis=1) for arm in zip(*columns, strict=True))
+    acts = acts_on(own)
+    profile = top_tokens([row[1:] for row in own], acts, seed=seed)
+    kit = _kit(model, own, acts, ordinary, profile, profile.cues(n_cues, min_count=min_count))
+    arms, done = [_peaks(acts_on(ordinary))], 1
+    for strategy in strategies:
+        for rows in _with_tokens(kit, ordinary, strategy, seed):
+            progress(done, 2 * len(strategies) + 1)
+            arms.append(_peaks(acts_on(rows)))
+            done += 1
+    progress(done, done)
+    before, injected, other = arms[0], np.stack(arms[1::2], axis=1), np.stack(arms[2::2], axis=1)
     effects, chance = _effects(strategies, before, injected, other, seed)
-    said = tuple(model.tokenizer.decode([token]) for token in cues.tolist())
-    own_max = np.array([act[1:].max() for act in acts])
-    return CueTrial(feature, profile, tuple(cues.tolist()), said, effects, chance, own_max, before, injected, other)
+    said = tuple(model.tokenizer.decode([token]) for token in kit.cues.tolist())
+    return CueTrial(
+        feature, profile, tuple(kit.cues.tolist()), said, effects, chance, _peaks(acts), before, injected, other
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Kit:
+    """What is put into texts, and what stands in for it."""
+
+    cues: Int[np.ndarray, "cue"]
+    weights: Float[np.ndarray, "cue"]
+    contexts: Sequence[Context]
+    stand_ins: Mapping[int, np.ndarray]
+    separator: Piece
+    special: set[int]
+
+
+def _kit(
+    model: Model,
+    own: Sequence[Sequence[int]],
+    acts: Sequence[np.ndarray],
+    ordinary: Sequence[Sequence[int]],
+    profile: TokenProfile,
+    cues: tuple[np.ndarray, np.ndarray],
+) -> _Kit:
+    contexts = top_contexts([row[1:] for row in own], acts, cues[0])
+    counts = Counter(token for row in (*own, *ordinary) for token in row)
+    means = dict(zip(profile.token.tolist(), profile.mean.tolist(), strict=True))
+    needed = {*cues[0].tolist(), *(token for before, cue, after in contexts for token in (*before, cue, *after))}
+    special = set(model.tokenizer.all_special_ids)
+    others = stand_ins(sorted(needed), counts, means, special | set(cues[0].tolist()))
+    comma = tuple(model.tokenizer(",", add_special_tokens=False)["input_ids"])
+    return _Kit(*cues, contexts, others, comma, special)
+
+
+def _with_tokens(
+    kit: _Kit, rows: Sequence[Sequence[int]], strategy: Strategy, seed: int
+) -> tuple[list[list[int]], list[list[int]]]:
+    """The rows with the feature's tokens put in, and with others in the same places."""
+    treated, control = [], []
+    for n, row in enumerate(rows):
+        key = (seed, STRATEGIES.index(strategy), n)
+        rng, first = np.random.default_rng(key), int(row[0] in kit.special)
+        pieces = drawn_pieces(strategy, kit.cues, kit.weights, kit.contexts, rng)
+        for arm, given in ((treated, pieces), (control, swapped(pieces, kit.stand_ins, rng))):
+            arm.append(inject(row, given, strategy, seed=(*key, 1), first=first, separator=kit.separator))
+    return treated, control
+
+
+def _peaks(acts: Sequence[np.ndarray]) -> Float[np.ndarray, "text"]:
+    return np.array([act.max() for act in acts])
 
 
 def _effects(
@@ -128,17 +168,3 @@ def _activations(
         for n, part in zip(chosen, np.split(acts, ends), strict=True):
             found[n] = part
     return found
-
-
-def _stand_ins(
-    rows: Sequence[Sequence[int]],
-    profile: TokenProfile,
-    cues: np.ndarray,
-    contexts: Sequence[Context],
-    special: set[int],
-) -> dict[int, np.ndarray]:
-    """Stand-ins for every token that may be put in; the cues and special tokens stand in for none."""
-    counts = Counter(token for row in rows for token in row)
-    means = dict(zip(profile.token.tolist(), profile.mean.tolist(), strict=True))
-    needed = {*cues.tolist(), *(token for before, cue, after in contexts for token in (*before, cue, *after))}
-    return stand_ins(sorted(needed), counts, means, special | set(cues.tolist()))
