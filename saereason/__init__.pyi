@@ -1,5 +1,11 @@
+from .controls import CueTrial as CueTrial
+from .controls import StrategyEffect as StrategyEffect
+from .controls import TokenProfile as TokenProfile
+from .controls import inject as inject
 from .controls import matched_features as matched_features
 from .controls import random_directions as random_directions
+from .controls import top_tokens as top_tokens
+from .controls import try_cues as try_cues
 from .demo import run_demo as run_demo
 from .effects import Effect as Effect
 from .effects import measure as measure
