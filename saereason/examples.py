@@ -1,5 +1,6 @@
 """Tokens with an answer, for each, to "is the behaviour happening here?"."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from .model import Batch, Model, Rendered, pad
+
+Spans = Sequence[tuple[int, int]]
+"""Stretches of a text: characters from and to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,54 @@ class Examples:
         return cls._of(model, rows, valid, [n < len(on) for n in range(len(rows))], list(range(len(rows))))
 
     @classmethod
+    def graded(
+        cls, model: Model, prompts: Sequence[str | Rendered], written: Sequence[Sequence[int]], right: Sequence[bool]
+    ) -> "Examples":
+        """What the model wrote after each prompt, on where the answer was right; each prompt is a group of its own."""
+        if not len(prompts) == len(written) == len(right) or not all(len(row) for row in written):
+            raise ValueError(
+                f"{len(prompts)} prompts, {len(written)} answers, {len(right)} grades; give as many of each, and no "
+                "answer without a token."
+            )
+        asked = [model.encode(prompt) for prompt in prompts]
+        rows = [a + list(b) for a, b in zip(asked, written, strict=True)]
+        valid = [[False] * len(a) + [True] * len(b) for a, b in zip(asked, written, strict=True)]
+        return cls._of(model, rows, valid, list(map(bool, right)), list(range(len(rows))))
+
+    @classmethod
+    def spans(
+        cls, model: Model, texts: Sequence[str], on: Sequence[Spans], off: Sequence[Spans] | None = None
+    ) -> "Examples":
+        """Stretches of each text, as characters from and to, that show the behaviour; the rest, or `off`, does not.
+
+        For labelled sentences, say. A token belongs to a stretch it touches, on before off; a text's first token is not
+        scored. Texts without tokens of both kinds are left out, so that each text is compared with itself.
+        """
+        rows, valid, label = [], [], []
+        for n, text in enumerate(texts):
+            ids, places = tokens_of(model, text)
+            shows = [touches(place, on[n]) for place in places]
+            scored = (
+                [True] * len(ids)
+                if off is None
+                else [a or touches(b, off[n]) for a, b in zip(shows, places, strict=True)]
+            )
+            scored[:1] = [False] * len(scored[:1])
+            if len({a for a, b in zip(shows, scored, strict=True) if b}) == 2:
+                rows.append(ids)
+                valid.append(scored)
+                label.append(shows)
+        if not rows:
+            raise ValueError(f"none of {len(texts)} texts has tokens of both kinds; give other texts or stretches.")
+        return cls._of(model, rows, valid, label, list(range(len(rows))))
+
+    @classmethod
+    def marked(cls, model: Model, texts: Sequence[str], pattern: str) -> "Examples":
+        """Texts in which whatever the regular expression matches shows the behaviour, and the rest does not."""
+        found = [[match.span() for match in re.finditer(pattern, text) if match.group()] for text in texts]
+        return cls.spans(model, texts, found)
+
+    @classmethod
     def _of(
         cls,
         model: Model,
@@ -117,6 +169,19 @@ class Examples:
     @property
     def batch(self) -> Batch:
         return Batch(self.tokens, self.mask)
+
+
+def tokens_of(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """A text's token ids and the characters that each stands for. Raises ValueError where the tokenizer cannot tell."""
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise ValueError(f"the tokenizer of {model.name} does not say where tokens stand; give a fast one.")
+    found = model.tokenizer(text, return_offsets_mapping=True, verbose=False)
+    return list(found["input_ids"]), [tuple(place) for place in found["offset_mapping"]]
+
+
+def touches(place: tuple[int, int], spans: Spans) -> bool:
+    """True if a token shares a character with one of the stretches."""
+    return any(place[0] < end and start < place[1] for start, end in spans)
 
 
 def _turns(rows: Sequence[Sequence[int]]) -> list[bool]:
