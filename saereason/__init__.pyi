@@ -1,6 +1,14 @@
+from .behaviours import cot_mode as cot_mode
+from .behaviours import step_words as step_words
+from .controls import Behaviour as Behaviour
+from .controls import Counterexamples as Counterexamples
 from .controls import CueTrial as CueTrial
+from .controls import Rivals as Rivals
+from .controls import Sample as Sample
 from .controls import StrategyEffect as StrategyEffect
 from .controls import TokenProfile as TokenProfile
+from .controls import Verdict as Verdict
+from .controls import challenge as challenge
 from .controls import inject as inject
 from .controls import matched_features as matched_features
 from .controls import random_directions as random_directions
@@ -8,6 +16,8 @@ from .controls import top_tokens as top_tokens
 from .controls import try_cues as try_cues
 from .demo import run_demo as run_demo
 from .effects import Effect as Effect
+from .effects import Trial as Trial
+from .effects import answers as answers
 from .effects import measure as measure
 from .examples import Examples as Examples
 from .executors import WorkUnit as WorkUnit
@@ -52,6 +62,7 @@ from .search import search as search
 from .steering import Add as Add
 from .steering import AddVector as AddVector
 from .steering import Clamp as Clamp
+from .steering import Divergence as Divergence
 from .steering import Everywhere as Everywhere
 from .steering import Generated as Generated
 from .steering import LastPromptToken as LastPromptToken
@@ -60,6 +71,7 @@ from .steering import Scale as Scale
 from .steering import ScaleBlock as ScaleBlock
 from .steering import SilentEditError as SilentEditError
 from .steering import Steps as Steps
+from .steering import at_kl as at_kl
 from .steering import steered as steered
 from .tasks import GradedText as GradedText
 from .tasks import Item as Item

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from saereason.runs import write_folder
+from saereason.stats import max_t, max_t_groups
 
 VALUES, ROWS, FEATURES = "values.npy", "rows.npy", "features.npy"
 
@@ -43,6 +44,10 @@ class Block:
         """True where every group has one observation on and one off."""
         return is_paired(self.rows)
 
+    @property
+    def n_groups(self) -> int:
+        return len(np.unique(self.rows[:, 0]))
+
     def chunks(self, width: int = 1024) -> Iterator[tuple[slice, Float[np.ndarray, "observation part"]]]:
         """Features a few at a time, in memory."""
         for start in range(0, self.values.shape[1], width):
@@ -55,6 +60,22 @@ class Block:
         if not self.paired:
             raise ValueError(f"the observations in {self.folder} are not pairs, so they have no differences.")
         return Differences(self.values)
+
+    def max_t(
+        self, columns: Int[np.ndarray, "chosen"] | None = None, *, n_permutations: int = 1000, seed: int = 0
+    ) -> Float[np.ndarray, "chosen"]:
+        """p-values adjusted for the family of all features, or of some columns: by sign flips of pairs, or by shuffles.
+
+        Raises ValueError where a group has both labels but not every group has.
+        """
+        options = {"n_permutations": n_permutations, "seed": seed}
+        values = self.values if columns is None else np.ascontiguousarray(self.values[:, columns])
+        if self.paired:
+            return max_t(Differences(values), **options)
+        groups = self.rows[:, 0]
+        if len(np.unique(groups)) < len(groups):
+            raise ValueError(f"some groups in {self.folder} have both labels and some do not; give pairs, or none.")
+        return max_t_groups(values, self.label, **options)
 
     @classmethod
     def open(cls, folder: str | Path) -> "Block":

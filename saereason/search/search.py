@@ -14,7 +14,6 @@ from saereason.examples import Examples
 from saereason.features import FeatureTable
 from saereason.model import Model
 from saereason.saes import SAE, check_saes
-from saereason.stats import max_t
 
 from .block import Block, Filling, filled, is_paired
 from .moments import Moments, moments
@@ -100,9 +99,10 @@ def _block(folder: Path | None, n: int, features: np.ndarray) -> Iterator[Fillin
 
 
 def add_max_t(table: FeatureTable, block: Path, *, n_permutations: int = 1000, seed: int = 0) -> FeatureTable:
-    """Add `p_max_t`: two-sided p adjusted for the whole family of features by sign flips within pairs.
+    """Add `p_max_t`: two-sided p adjusted for the whole family of features, by sign flips within pairs.
 
-    Raises ValueError for a table in another order than the block's, such as a sorted one, and for unpaired prompts.
+    Where prompts are not paired, by shuffles of their labels. Raises ValueError for a table in another order than the
+    block's, such as a sorted one, and for prompts with both labels that are not all pairs.
     """
     kept = Block.open(block)
     if len(kept.features) != len(table):
@@ -111,7 +111,7 @@ def add_max_t(table: FeatureTable, block: Path, *, n_permutations: int = 1000, s
         raise ValueError(
             "the table is not in the order of its features, which is the block's; give it as `search` did."
         )
-    return table.with_column("p_max_t", max_t(kept.differences, n_permutations=n_permutations, seed=seed))
+    return table.with_column("p_max_t", kept.max_t(n_permutations=n_permutations, seed=seed))
 
 
 def _auroc(block: Block) -> Float[np.ndarray, "feature"]:

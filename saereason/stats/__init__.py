@@ -4,7 +4,7 @@ The unit is the item (a prompt, a question), never a token. Random draws come fr
 """
 
 from .estimate import Estimate
-from .families import benjamini_hochberg, benjamini_yekutieli, max_t, studentised
+from .families import benjamini_hochberg, benjamini_yekutieli, max_t, max_t_groups, studentised
 from .proportions import mcnemar, paired_difference, wilson
 from .resampling import bootstrap, bootstrap_bands, mean_interval
 from .sizes import cohens_d, cohens_dz, d_intervals, largest_d
@@ -20,6 +20,7 @@ __all__ = [
     "d_intervals",
     "largest_d",
     "max_t",
+    "max_t_groups",
     "mcnemar",
     "mean_interval",
     "paired_difference",

@@ -52,7 +52,7 @@ def try_cues(
     own, ordinary = _rows(model, texts, plain, max_tokens)
 
     def acts_on(rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        return [act[1:] for act in _activations(model, saes, feature, rows, batch_size)]
+        return [act[1:] for act in activations(model, saes, feature, rows, batch_size)]
 
     acts = acts_on(own)
     profile = top_tokens([row[1:] for row in own], acts, seed=seed)
@@ -153,8 +153,8 @@ def _rows(model: Model, texts: Sequence[str | Rendered], plain: Sequence[str | R
 
 
 @torch.no_grad()
-def _activations(
-    model: Model, saes: Mapping[int, SAE], feature: Feature, rows: Sequence[Sequence[int]], batch_size: int
+def activations(
+    model: Model, saes: Mapping[int, SAE], feature: Feature, rows: Sequence[Sequence[int]], batch_size: int = 32
 ) -> list[Float[np.ndarray, "_"]]:
     """The feature's activation at every token of every row, batched by length."""
     sae, found = sae_at(saes, feature), [np.zeros(0)] * len(rows)
