@@ -27,7 +27,7 @@ from saereason.examples import Examples
 from saereason.model import pad
 from saereason.search import Block, Moments, moments
 from saereason.search.scores import auroc, cohens_d, welch_t
-from saereason.stats import studentised
+from saereason.stats import max_t_groups, studentised
 
 ON = [
     "Tom has 3 apples. Think.",
@@ -352,3 +352,21 @@ def test_moments_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         moments(torch.ones(3, 2)).count = 4
     assert isinstance(moments(torch.ones(3, 2)), Moments)
+
+
+def test_p_of_unpaired_texts_is_by_shuffles_of_their_labels(tmp_path, model, topk_saes):
+    examples = Examples.texts(model, TEXTS_ON, TEXTS_OFF)
+    table = add_max_t(search(model, topk_saes, examples, block=tmp_path / "b"), tmp_path / "b", n_permutations=200)
+    block = Block.open(tmp_path / "b")
+    p = max_t_groups(block.values, block.label, n_permutations=200)
+    assert table["p_max_t"].tolist() == p.tolist() and p.min() < 0.05 < p.max()
+    few = block.max_t(np.array([5, 9]), n_permutations=200)
+    assert len(few) == 2 and (few <= p[[5, 9]]).all()
+
+
+def test_groups_of_which_some_are_pairs_have_no_p(tmp_path, model, topk_saes):
+    examples = Examples.pair(model, ON, OFF)
+    examples = dataclasses.replace(examples, valid=examples.valid & (torch.arange(len(examples.valid)) > 0)[:, None])
+    table = search(model, topk_saes, examples, block=tmp_path / "b")
+    with pytest.raises(ValueError, match="give pairs, or none"):
+        add_max_t(table, tmp_path / "b")
