@@ -48,6 +48,7 @@ def test_every_public_name_is_in_the_api():
     assert sorted(listed) == sr.__all__
 
 
+@pytest.mark.real
 def test_the_page_on_saes_runs(tmp_path, monkeypatch, topk_saes):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SAEREASON_CACHE", str(tmp_path / "cache"))

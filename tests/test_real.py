@@ -10,11 +10,13 @@ import pytest
 import saereason as sr
 from saereason.effects import Trial, accuracy, answers
 from saereason.loading import ADAPTERS
+from saereason.saes.pack import PACKS
 from saereason.tasks import confirmation_task, problems, split_of, word_problems
 from saereason.training import default_rows, split_rows
 
 pytestmark = pytest.mark.real
 ROOT = Path(__file__).parent.parent
+README = (PACKS["smollm2-135m"].parent / "README.md").read_text(encoding="utf8")
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +38,24 @@ def test_the_shipped_adapter_is_what_its_card_says(taught):
     assert card["cot"]["value"] >= 0.60 and card["direct"]["value"] <= 0.10
     assert card["capitals"]["difference"]["low"] >= -0.05
     assert card["n_problems"] == 200
+
+
+def test_the_starter_pack_fits_the_base_model_and_nearly_the_taught_one(taught):
+    base, saes = sr.load_model("smollm2-135m"), sr.load_saes("smollm2-135m")
+    assert list(saes) == [4, 9, 14, 19, 24, 28] and all(len(sae.W_dec) == 4608 for sae in saes.values())
+    assert sum(file.stat().st_size for file in PACKS["smollm2-135m"].parent.iterdir()) <= 40_000_000
+    for layer, sae in saes.items():
+        card = sae.cfg.metadata
+        assert card.model_hash == base.hash and card.n_tokens >= 3_000_000 and card.quality["dead"] < 0.01
+        said = next(r for r in README.splitlines() if r.startswith(f"| {layer} |")).split("|")
+        assert float(said[2]) == pytest.approx(card.quality["explained_variance"], abs=6e-4)
+        assert float(said[6]) == pytest.approx(card.quality["loss_recovered"], abs=6e-4)
+    fits = {lm: sr.preflight(lm, saes) for lm in (base, taught)}
+    assert all(fit.fits and not fit.notes for fit in fits[base][:4])
+    assert [fit.explained_variance > 0.6 for fits_ in fits.values() for fit in fits_] == [True] * 12
+    for of_base, of_taught in zip(*fits.values(), strict=True):
+        assert abs(of_base.explained_variance - of_taught.explained_variance) < 0.05
+        assert "trained on weights" in of_taught.notes[0]
 
 
 def test_the_taught_model_reasons_on_request(taught):

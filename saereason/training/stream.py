@@ -1,6 +1,6 @@
 """Activations for training, in a random order that is a function of the texts and a seed alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, cycle
@@ -75,13 +75,19 @@ class Stream:
     @property
     def width(self) -> int:
         """Tokens in a window: as many whole batches as fit."""
-        return self.window // self.batch_size * self.batch_size
+        return self.steps_a_window * self.batch_size
 
-    def batches(self, start: int = 0) -> Iterator[Acts]:
-        """Random batches from step `start` on; each activation comes once, but for an incomplete last batch."""
-        per_window = self.width // self.batch_size
-        skip = start % per_window
-        for number, held in self.windows(start // per_window):
+    @property
+    def steps_a_window(self) -> int:
+        return self.window // self.batch_size
+
+    def batches(self, start: int = 0, windows: Iterable[tuple[int, Acts]] | None = None) -> Iterator[Acts]:
+        """Random batches from step `start` on; each activation comes once, but for an incomplete last batch.
+
+        `windows`, where somebody has begun to read them, are those from the step's own on.
+        """
+        skip = start % self.steps_a_window
+        for number, held in self.windows(start // self.steps_a_window) if windows is None else windows:
             size = len(next(iter(held.values())))
             order = torch.randperm(size, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + number))
             for n in range(skip, size // self.batch_size):

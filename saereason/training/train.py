@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any, overload
@@ -198,13 +199,16 @@ def _train(
     described, start = checkpoints.kind(stream, designs) if checkpoint is not None else "", 0
     if checkpoint is not None and checkpoint.is_file():
         start = checkpoints.restore(checkpoint, described, trainees)
+        windows = stream.windows(start // stream.steps_a_window)
     else:
-        _, first = next(stream.windows())
+        windows = stream.windows()
+        number, first = next(windows)
         for (_, layer), trainee in trainees.items():
             trainee.look(first[layer])
+        windows = chain([(number, first)], windows)
     saved, began, n_tokens = start, perf_counter(), stream.n_steps * stream.batch_size
     with _patient() as asked:
-        for step, batch in enumerate(stream.batches(start), start):
+        for step, batch in enumerate(stream.batches(start, windows), start):
             standing = [
                 _step(n, trainee, batch[layer], step, stream.n_steps) for (n, layer), trainee in trainees.items()
             ]
