@@ -55,10 +55,13 @@ from .saes import fetch_saes as fetch_saes
 from .saes import load_saes as load_saes
 from .saes import save_saes as save_saes
 from .search import add_max_t as add_max_t
+from .search import attribute as attribute
 from .search import diff_mean as diff_mean
 from .search import load_lexicon as load_lexicon
+from .search import output_scores as output_scores
 from .search import reason_scores as reason_scores
 from .search import search as search
+from .search import written_tokens as written_tokens
 from .steering import Add as Add
 from .steering import AddVector as AddVector
 from .steering import Clamp as Clamp

@@ -197,6 +197,8 @@ def test_scores_of_texts_are_scipys(tmp_path, model, saes, pool, batch_size):
     spread = np.sqrt(((n - 1) * on.var(0, ddof=1) + (len(off) - 1) * off.var(0, ddof=1)) / (len(values) - 2))
     d = (on.mean(0) - off.mean(0)) / np.where(spread > 0, spread, 1)
     np.testing.assert_allclose(table["cohens_d"][moving], d[moving], rtol=1e-2, atol=1e-3)
+    r = [scipy_stats.pointbiserialr(np.arange(len(values)) < n, column).statistic for column in values.T[moving]]
+    np.testing.assert_allclose(table["correlation"][moving], r, rtol=1e-2, atol=1e-3)
     u = [scipy_stats.mannwhitneyu(a, b).statistic / n / len(off) for a, b in zip(on.T, off.T, strict=True)]
     assert np.isclose(table["auroc"], u, atol=1e-6).mean() > 0.97  # rounding may order near-equals otherwise
     label = np.concatenate([np.full(len(each), n < len(TEXTS_ON)) for n, each in enumerate(acts)])

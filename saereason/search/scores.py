@@ -34,6 +34,17 @@ def welch_t(on: Moments, off: Moments) -> Float[Tensor, "d_sae"]:
     return difference / error.clamp(min=TINY)
 
 
+def point_biserial(on: Moments, off: Moments) -> Float[Tensor, "d_sae"]:
+    """Pearson's correlation of one activation a prompt with its label, such as being right (CorrSteer, 2508.12535).
+
+    0 for a feature that does not vary.
+    """
+    whole = on + off
+    spread = (whole.deviations / whole.count).clamp(min=0).sqrt()
+    weight = (on.count * off.count) ** 0.5 / whole.count
+    return torch.where(spread > 0, (on.mean - off.mean) * weight / spread.clamp(min=TINY), 0.0)
+
+
 def pearson(sums: TokenSums) -> Float[Tensor, "d_sae"]:
     """Pearson's correlation of activation and label over tokens; 0 for a feature that does not vary."""
     n, n_on = sums.count.sum(), sums.count[1]

@@ -18,7 +18,7 @@ from saereason.saes import SAE, check_saes
 from .block import Block, Filling, filled, is_paired
 from .moments import Moments, moments
 from .pooled import Pool, Pooled, TokenSums, pooled
-from .scores import auroc, cohens_d, pearson, welch_t
+from .scores import auroc, cohens_d, pearson, point_biserial, welch_t
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +60,12 @@ def search(
     """Every feature's scores over all layers at once; a prompt counts once, by its mean or largest activation.
 
     Columns: `difference` (mean activation on less off; over pairs: He et al., arXiv 2601.08058), `studentised` (that
-    over its standard error, what to rank by: paired t over pairs, Welch's t otherwise), `cohens_d`, `pearson` (over
-    tokens), `mean_on`, `mean_off`, `rate_on`, `rate_off` (share of prompts on which the feature is active at all). With
-    `block`, a folder, one value for each prompt and feature is kept there, which resampling (`add_max_t`) reads, and
-    `auroc` is a column too. Activations are computed in the model's own precision. Raises ValueError for examples
-    without scored tokens of both kinds.
+    over its standard error, what to rank by: paired t over pairs, Welch's t otherwise), `cohens_d`, `correlation` (of a
+    prompt's activation with its label: with being right, for `Examples.graded`), `pearson` (over tokens), `mean_on`,
+    `mean_off`, `rate_on`, `rate_off` (share of prompts on which the feature is active at all). With `block`, a folder,
+    one value for each prompt and feature is kept there, which resampling (`add_max_t`) reads, and `auroc` is a column
+    too. Activations are computed in the model's own precision. Raises ValueError for examples without scored tokens of
+    both kinds.
     """
     if not saes:
         raise ValueError("there are no SAEs to search; give at least one layer's.")
@@ -129,6 +130,7 @@ def _table(features: np.ndarray, sums: list[_Sums], *, paired: bool) -> FeatureT
             "difference": column(lambda s: s.on.mean - s.off.mean),
             "studentised": column(lambda s: s.difference.studentised if paired else welch_t(s.on, s.off)),
             "cohens_d": column(lambda s: cohens_d(s.on, s.off)),
+            "correlation": column(lambda s: point_biserial(s.on, s.off)),
             "pearson": column(lambda s: pearson(s.tokens)),
             "mean_on": column(lambda s: s.on.mean),
             "mean_off": column(lambda s: s.off.mean),
