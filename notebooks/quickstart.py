@@ -18,7 +18,7 @@
 
 # %%
 import saereason as sr
-from saereason.effects import accuracy, answers
+from saereason.effects import Trial, accuracy, answers
 from saereason.tasks import COT, confirmation_task, discovery_task
 from saereason.training import default_rows, split_rows
 
@@ -75,11 +75,12 @@ import pandas as pd
 
 fresh = confirmation_task(n=N_PROBLEMS)
 prefix = steered.tokens[0][0]
+direct = Trial.of(model, fresh, fresh.direct)
 arms = {
-    "direct": answers(model, saes, fresh, instruction=fresh.direct),
-    "CoT": answers(model, saes, fresh, instruction=COT),
-    "one feature, once": answers(model, saes, fresh, instruction=fresh.direct, interventions=[edit]),
-    "its first token by hand": answers(model, saes, fresh, instruction=fresh.direct, forced=[[prefix]] * len(fresh)),
+    "direct": answers(model, saes, direct),
+    "CoT": answers(model, saes, Trial.of(model, fresh, COT)),
+    "one feature, once": answers(model, saes, direct, interventions=[edit]),
+    "its first token by hand": answers(model, saes, direct, forced=[[prefix]] * len(fresh)),
 }
 for name, rows in arms.items():
     print(f"{name}: {accuracy(pd.DataFrame(rows))}")

@@ -1,13 +1,18 @@
 """Tokens with an answer, for each, to "is the behaviour happening here?"."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from .model import Batch, Model, Rendered, pad
+
+Spans = Sequence[tuple[int, int]]
+"""Stretches of a text: characters from and to."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,26 +36,131 @@ class Examples:
         model: Model,
         on: Sequence[str | Rendered],
         off: Sequence[str | Rendered],
+        *,
+        written: tuple[Sequence[Sequence[int]], Sequence[Sequence[int]]] | None = None,
     ) -> "Examples":
-        """The same questions asked in two ways, scored at the last prompt token; pair i is group i."""
+        """The same questions asked in two ways, scored at the last prompt token; pair i is group i.
+
+        With `written`, token ids that follow each prompt on and off (`generate(...).tokens`, cut to the first n), those
+        are scored instead. Raises ValueError for unequal numbers, and where nothing was written.
+        """
         if len(on) != len(off) or not on:
             raise ValueError(f"{len(on)} prompts on and {len(off)} off; give the same number of each, at least one.")
-        rows = [model.encode(prompt) for pair in zip(on, off, strict=True) for prompt in pair]
+        asked = [model.encode(prompt) for pair in zip(on, off, strict=True) for prompt in pair]
+        if written is None:
+            return cls._of(
+                model, asked, [[False] * (len(row) - 1) + [True] for row in asked], _turns(asked), _twos(asked)
+            )
+        said = [list(row) for pair in zip(*written, strict=True) for row in pair]
+        if len(said) != len(asked) or not all(said):
+            raise ValueError(
+                f"{sum(map(bool, said))} texts were written after {len(asked)} prompts; give each at least one token."
+            )
+        rows = [a + b for a, b in zip(asked, said, strict=True)]
+        valid = [[False] * len(a) + [True] * len(b) for a, b in zip(asked, said, strict=True)]
+        return cls._of(model, rows, valid, _turns(rows), _twos(rows))
+
+    @classmethod
+    def texts(cls, model: Model, on: Sequence[str], off: Sequence[str]) -> "Examples":
+        """Two sets of texts, each text a group of its own; all tokens but a text's first are scored."""
+        rows = [model.encode(text) for text in (*on, *off)]
+        if not on or not off or min(map(len, rows)) < 2:
+            raise ValueError(f"{len(on)} texts on and {len(off)} off; give some of each, of at least two tokens.")
+        valid = [[False] + [True] * (len(row) - 1) for row in rows]
+        return cls._of(model, rows, valid, [n < len(on) for n in range(len(rows))], list(range(len(rows))))
+
+    @classmethod
+    def graded(
+        cls, model: Model, prompts: Sequence[str | Rendered], written: Sequence[Sequence[int]], right: Sequence[bool]
+    ) -> "Examples":
+        """What the model wrote after each prompt, on where the answer was right; each prompt is a group of its own."""
+        if not len(prompts) == len(written) == len(right) or not all(len(row) for row in written):
+            raise ValueError(
+                f"{len(prompts)} prompts, {len(written)} answers, {len(right)} grades; give as many of each, and no "
+                "answer without a token."
+            )
+        asked = [model.encode(prompt) for prompt in prompts]
+        rows = [a + list(b) for a, b in zip(asked, written, strict=True)]
+        valid = [[False] * len(a) + [True] * len(b) for a, b in zip(asked, written, strict=True)]
+        return cls._of(model, rows, valid, list(map(bool, right)), list(range(len(rows))))
+
+    @classmethod
+    def spans(
+        cls, model: Model, texts: Sequence[str], on: Sequence[Spans], off: Sequence[Spans] | None = None
+    ) -> "Examples":
+        """Stretches of each text, as characters from and to, that show the behaviour; the rest, or `off`, does not.
+
+        For labelled sentences, say. A token belongs to a stretch it touches, on before off; a text's first token is not
+        scored. Texts without tokens of both kinds are left out, so that each text is compared with itself.
+        """
+        rows, valid, label = [], [], []
+        for n, text in enumerate(texts):
+            ids, places = tokens_of(model, text)
+            shows = [touches(place, on[n]) for place in places]
+            scored = (
+                [True] * len(ids)
+                if off is None
+                else [a or touches(b, off[n]) for a, b in zip(shows, places, strict=True)]
+            )
+            scored[:1] = [False] * len(scored[:1])
+            if len({a for a, b in zip(shows, scored, strict=True) if b}) == 2:
+                rows.append(ids)
+                valid.append(scored)
+                label.append(shows)
+        if not rows:
+            raise ValueError(f"none of {len(texts)} texts has tokens of both kinds; give other texts or stretches.")
+        return cls._of(model, rows, valid, label, list(range(len(rows))))
+
+    @classmethod
+    def marked(cls, model: Model, texts: Sequence[str], pattern: str) -> "Examples":
+        """Texts in which whatever the regular expression matches shows the behaviour, and the rest does not."""
+        found = [[match.span() for match in re.finditer(pattern, text) if match.group()] for text in texts]
+        return cls.spans(model, texts, found)
+
+    @classmethod
+    def _of(
+        cls,
+        model: Model,
+        rows: Sequence[Sequence[int]],
+        valid: Sequence[Sequence[bool]],
+        label: Sequence[bool] | Sequence[Sequence[bool]],
+        group: Sequence[int],
+    ) -> "Examples":
+        """Left-padded rows; a label is for a whole row, or for each of its tokens."""
         batch = pad(rows, pad_token=model.pad_token)
-        shows = (torch.arange(len(rows)) % 2 == 0)[:, None].expand_as(batch.tokens)
-        last = torch.zeros_like(batch.mask)
-        last[:, -1] = True
-        return cls(batch.tokens, batch.mask, shows, last, torch.arange(len(rows)) // 2)
+        told = [
+            each if isinstance(each, Sequence) else [each] * len(row) for each, row in zip(label, rows, strict=True)
+        ]
+        scored, shows = (
+            pad([list(map(int, row)) for row in values], pad_token=0).tokens.bool() for values in (valid, told)
+        )
+        return cls(batch.tokens, batch.mask, shows, scored, torch.tensor(group))
+
+    def observations(self) -> Int[np.ndarray, "observation 2"]:
+        """Group and label (1 on, 0 off) of every observation: a group's scored tokens of one label.
+
+        In the order of the groups, on before off. Raises ValueError where there are none of a label, and for a group
+        whose rows are apart.
+        """
+        group, label = (
+            column[self.valid].numpy() for column in (self.group[:, None].expand_as(self.valid), self.label)
+        )
+        runs = 1 + int((self.group[1:] != self.group[:-1]).sum())
+        if len(self.group) and runs > self.n_groups:
+            raise ValueError("the rows of a group are apart; put them next to each other.")
+        keys = np.unique(2 * group + ~label)
+        n_on = int((keys % 2 == 0).sum())
+        if not 0 < n_on < len(keys):
+            raise ValueError(f"{n_on} prompts show the behaviour and {len(keys) - n_on} do not; both are needed.")
+        return np.stack([keys // 2, 1 - keys % 2], axis=1)
 
     @property
     def n_groups(self) -> int:
         return len(self.group.unique())
 
     def batches(self, size: int, device: torch.device) -> Iterator["Examples"]:
-        """Rows in batches that never split a group, without the padding that a batch does not need."""
-        size += size % 2
-        for start in range(0, len(self.tokens), size):
-            rows = slice(start, start + size)
+        """About `size` rows at a time, never part of a group, without the padding that a batch does not need."""
+        for rows in _whole_groups(self.group.tolist(), size):
             width = int(self.mask[rows].sum(-1).max())
             cut = (rows, slice(self.tokens.shape[1] - width, None))
             columns = (self.tokens[cut], self.mask[cut], self.label[cut], self.valid[cut], self.group[rows])
@@ -59,3 +169,34 @@ class Examples:
     @property
     def batch(self) -> Batch:
         return Batch(self.tokens, self.mask)
+
+
+def tokens_of(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """A text's token ids and the characters that each stands for. Raises ValueError where the tokenizer cannot tell."""
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise ValueError(f"the tokenizer of {model.name} does not say where tokens stand; give a fast one.")
+    found = model.tokenizer(text, return_offsets_mapping=True, verbose=False)
+    return list(found["input_ids"]), [tuple(place) for place in found["offset_mapping"]]
+
+
+def touches(place: tuple[int, int], spans: Spans) -> bool:
+    """True if a token shares a character with one of the stretches."""
+    return any(place[0] < end and start < place[1] for start, end in spans)
+
+
+def _turns(rows: Sequence[Sequence[int]]) -> list[bool]:
+    return [n % 2 == 0 for n in range(len(rows))]
+
+
+def _twos(rows: Sequence[Sequence[int]]) -> list[int]:
+    return [n // 2 for n in range(len(rows))]
+
+
+def _whole_groups(group: Sequence[int], size: int) -> Iterator[slice]:
+    """Slices of at least one group and, but for that, of at most `size` rows."""
+    ends = [n for n in range(1, len(group) + 1) if n == len(group) or group[n] != group[n - 1]]
+    start = 0
+    for end, after in zip(ends, [*ends[1:], None], strict=True):
+        if after is None or after - start > size:
+            yield slice(start, end)
+            start = end

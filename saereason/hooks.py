@@ -229,6 +229,33 @@ def reading(model: Model, layers: Sequence[int]) -> Iterator[dict[int, Resid]]:
 
 
 @contextmanager
+def traced(model: Model, layers: Sequence[int]) -> Iterator[dict[int, Resid]]:
+    """As `reading`, with gradients: once what the pass gives is taken backward, each residual stream has its `.grad`.
+
+    The graph begins after the first of the layers, so the model's weights and the blocks before cost nothing.
+    """
+    check_layers(model, layers)
+    found: dict[int, Tensor] = {}
+
+    def keep(layer: int) -> Callable[..., Any]:
+        def hook(module: Any, args: Any, output: Any) -> Any:  # noqa: ARG001
+            resid = output[0] if isinstance(output, tuple) else output
+            if layer == min(layers):
+                resid = resid.detach().requires_grad_()
+            resid.retain_grad()
+            found[layer] = resid
+            return (resid, *output[1:]) if isinstance(output, tuple) else resid
+
+        return hook
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        for layer in set(layers):
+            _hook(stack, model.blocks[layer].register_forward_hook(keep(layer)))
+        yield found
+
+
+@contextmanager
 def resumed(model: Model, layer: int, resid: Resid) -> Iterator[None]:
     """Within the block, a pass resumes after block `layer`, which gives `resid`; it and the blocks before do no work.
 

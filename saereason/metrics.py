@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from . import hooks
-from .model import Model, Rendered, pad
+from .model import Batch, Model, Rendered, pad
 
 
 @runtime_checkable
@@ -77,7 +77,7 @@ class LogProb:
         values = torch.zeros(len(self.items), dtype=torch.float64)
         for start in range(0, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
-            values[rows] = _log_probs(model, [self.items[n] for n in rows])
+            values[rows] = log_probs(model, [self.items[n] for n in rows])
             self.progress(len(rows))
         return values
 
@@ -103,9 +103,14 @@ def _scored(
     return Scored(tuple(model.encode(prompt)), tuple(tokens), scored)
 
 
-def _log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
-    """Left padding puts all that is scored at the end, so the LM head runs on the longest continuation only."""
-    batch = pad([item.prompt + item.continuation for item in items], pad_token=model.pad_token, device=model.device)
+def padded(model: Model, items: Sequence[Scored]) -> Batch:
+    """The items as a batch. Left padding puts all that is scored at the end."""
+    return pad([item.prompt + item.continuation for item in items], pad_token=model.pad_token, device=model.device)
+
+
+def log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
+    """Mean log-probability per scored token of each item; the LM head runs on the longest continuation only."""
+    batch = padded(model, items)
     if batch.tokens.shape[1] > model.n_ctx:
         raise ValueError(
             f"an item has {batch.tokens.shape[1]} tokens and the context of {model.name} is {model.n_ctx}; shorten it."

@@ -97,6 +97,13 @@ class Model:
             )
         return lists[0]
 
+    @cached_property
+    def final_norm(self) -> nn.Module | None:
+        """What the residual stream passes between the last block and the unembedding; None in a model without."""
+        holder = next(m for m in self.hf.modules() if any(child is self.blocks for child in m.children()))
+        norms = [child for child in holder.children() if "Norm" in type(child).__name__]
+        return norms[-1] if norms else None
+
     @property
     def _text_config(self) -> Any:
         return self.hf.config.get_text_config()

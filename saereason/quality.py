@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from . import hooks
 from .model import Batch, Model, pad
-from .saes import SAE, check_saes
+from .saes import SAE, Encoder, check_saes
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,25 @@ def evaluate_saes(
             ablated[layer] += _loss_from(model, batch, layer, torch.cat([first[layer], mean], dim=1))
             progress(done := done + 1, total)
     return [_quality(layer, seen, clean, spliced[layer], ablated[layer]) for layer, seen in sums.items()]
+
+
+@torch.no_grad()
+def firing_rates(
+    model: Model, saes: Mapping[int, SAE], rows: Sequence[Sequence[int]], *, batch_size: int = 16
+) -> dict[int, Float[np.ndarray, "d_sae"]]:
+    """Share of tokens, each row's first left out, on which each feature of each SAE fires; one pass over the rows."""
+    check_saes(model, saes)
+    encoders = {layer: Encoder.of(sae, model.dtype) for layer, sae in saes.items()}
+    fired, n = {layer: torch.zeros(len(sae.W_dec), dtype=torch.long) for layer, sae in saes.items()}, 0
+    for start in range(0, len(rows), batch_size):
+        batch = pad(rows[start : start + batch_size], pad_token=0, side="right", device=model.device)
+        at, resid = scored(batch), hooks.read(model, batch, list(saes))
+        n += int(at.sum())
+        for layer, encoder in encoders.items():
+            fired[layer] += encoder(resid[layer][at]).index.bincount(minlength=encoder.d_sae).cpu()
+    if not n:
+        raise ValueError(f"{len(rows)} rows have no tokens to measure (the first of each is left out); give more text.")
+    return {layer: (counts / n).double().numpy() for layer, counts in fired.items()}
 
 
 @dataclass(frozen=True, eq=False)

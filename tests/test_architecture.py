@@ -22,6 +22,7 @@ ORDER = [
     {"mechanisms"},
     {"controls", "layers"},
     {"plots", "explorer", "report"},
+    {"behaviours"},
     {"demo", "progress"},
     {"cli"},
 ]

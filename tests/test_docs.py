@@ -22,6 +22,12 @@ SMALLER = {
         "max_new_tokens=96": "max_new_tokens=8",
         ".take(20)": ".take(4)",
     },
+    "challenge": {
+        "if layer in (14, 24)": "if layer == 14",
+        "n_discovery=96": "n_rehearsal=2, n_plain=12, max_new_tokens=4, n_discovery=8",
+        "n_confirmation=60": "n_confirmation=4",
+        "top(2,": "top(1,",
+    },
     "training": {"default_rows(model))": "default_rows(model, n_problems=40)[:60])"},
 }
 """The pages' code on less of everything."""

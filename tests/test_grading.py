@@ -60,6 +60,12 @@ prose = st.text(alphabet=st.characters(categories=["L", "Zs", "Po"]), max_size=4
         ("The correct answer is option B", "b"),
         ("Yes it is.", "yes"),
         ("It holds, so: true", "True"),
+        ("Rome? No. The answer is Paris.", "Paris"),
+        ("The answer: Washington, D.C.", "Washington D.C."),
+        ("Paris is the answer.", "Paris"),
+        ("So it is Paris. Answer:", "Paris"),
+        ("The answer is *.", "*"),
+        ("Use * here", "*"),
     ],
 )
 def test_right_answers_in_many_guises(text, answer):
@@ -76,10 +82,22 @@ def test_right_answers_in_many_guises(text, answer):
         ("16 eggs sell at $2 each, and she has 18 of them. The answer is 13.", "$18"),
         ("First 50, then 75. The answer is 75%.", "50%"),
         ("The answer is 3 + 2.", "5"),
+        ("Paris? No. The answer is Rome.", "Paris"),
+        ("Answer: Paris. Or rather, the answer is Rome", "Paris"),
+        ("It is **bold**", "*"),
     ],
 )
 def test_a_mention_is_no_answer(text, answer):
     assert grade(text, answer) is WRONG
+
+
+def test_any_of_several_answers_is_right():
+    assert grade("In 1972.", ("14 December 1972", "1972")) is RIGHT
+    assert grade("In December.", ("14 December 1972", "1972")) is WRONG
+    assert grade("No idea.", ("1972", "72")) is UNPARSABLE
+    assert grade("It was", ("Paris", "1972"), finished=False) is TRUNCATED
+    with pytest.raises(ValueError, match="no answer to grade by"):
+        grade("1972", ())
 
 
 @pytest.mark.parametrize(

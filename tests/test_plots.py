@@ -8,11 +8,14 @@ import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from saereason.controls import Rung, Verdict
+from saereason.features import Feature
 from saereason.layers import Curve, Finding, compare_depth, share_difference
 from saereason.plots import (
     figure_html,
     plot_accuracy,
     plot_firing,
+    plot_funnel,
     plot_layers,
     plot_quality,
     plot_share_difference,
@@ -367,3 +370,37 @@ def test_items_without_a_finite_effect_are_left_out_and_counted():
     assert "Left out: 1 items of country facts" in said(figure) and "n = 29" in lines(figure)[1].name
     kept = np.delete(whole[1].drop, 3, axis=0).mean(axis=0)
     assert np.allclose(lines(figure)[1].y, kept)
+
+
+# the funnel
+
+
+def verdicts(*heights):
+    """Features that pass every rung up to a height and the sixth, the last one not tried."""
+    return [
+        Verdict(
+            Feature(3, n),
+            "counting",
+            tuple(Rung(k, None if k == 8 else k <= height or k == 6, "so it was") for k in range(1, 9)),
+            1.0,
+            100,
+            2,
+            len(heights),
+            3,
+        )
+        for n, height in enumerate(heights)
+    ]
+
+
+def test_the_funnel_counts_who_stands_and_who_passes():
+    found = verdicts(0, 2, 4)
+    figure = plot_funnel(found, {"AUROC": [Feature(3, 0), Feature(3, 2)], "<b>d</b>": [Feature(3, 1)]})
+    standing, passing = figure.data
+    assert [list(map(int, row)) for row in standing.text] == [[1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0, 0]]
+    assert list(passing.text[0]) == ["1", "1", "1", "1", "0", "2", "0", ""]
+    assert passing.z[0][5] == 1.0 and passing.z[0][7] is None
+    assert list(standing.y) == ["AUROC (2)", "&lt;b&gt;d&lt;/b&gt; (1)"]
+    with pytest.raises(ValueError, match="L3/9 was proposed and has no verdict"):
+        plot_funnel(found, {"AUROC": [Feature(3, 9)]})
+    with pytest.raises(ValueError, match="no score proposed anything"):
+        plot_funnel(found, {})

@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 
 from saereason import evaluate_saes, hooks
 from saereason.model import Batch
+from saereason.quality import firing_rates
 
 BOS = 1
 
@@ -71,3 +72,12 @@ def test_saelens_evaluates_the_same(any_model, saes, layer):
     assert zero == pytest.approx(theirs["ce_loss_with_ablation"], **near)
     assert (zero - spliced) / (zero - clean) == pytest.approx(theirs["ce_loss_score"], **near)
     assert theirs["kl_div_with_sae"] > 0.05  # a bridge skips a hook name it does not know in silence
+
+
+def test_firing_rates_are_those_of_the_evaluation(model, topk_saes):
+    rows = [model.encode(text) for text in ("Tom has 3 apples.", "2 + 2 =", "How many birds are there?")]
+    rates = firing_rates(model, topk_saes, rows, batch_size=2)
+    for quality in evaluate_saes(model, topk_saes, rows):
+        np.testing.assert_allclose(rates[quality.layer], quality.firing_rate, atol=1e-9)
+    with pytest.raises(ValueError, match="no tokens to measure"):
+        firing_rates(model, topk_saes, [[5]])

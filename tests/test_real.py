@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import saereason as sr
-from saereason.effects import accuracy, answers
+from saereason.effects import Trial, accuracy, answers
 from saereason.loading import ADAPTERS
 from saereason.saes.pack import PACKS
 from saereason.tasks import confirmation_task, problems, split_of, word_problems
@@ -60,8 +60,8 @@ def test_the_starter_pack_fits_the_base_model_and_nearly_the_taught_one(taught):
 
 def test_the_taught_model_reasons_on_request(taught):
     task = confirmation_task(n=32)
-    in_steps = pd.DataFrame(answers(taught, None, task, instruction=task.cot))
-    directly = pd.DataFrame(answers(taught, None, task, instruction=task.direct))
+    in_steps = pd.DataFrame(answers(taught, None, Trial.of(taught, task, task.cot)))
+    directly = pd.DataFrame(answers(taught, None, Trial.of(taught, task, task.direct)))
     assert accuracy(in_steps).value >= 0.5 > 0.2 >= accuracy(directly).value
     assert in_steps["text"].str.startswith("Step 1").all()
 

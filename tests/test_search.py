@@ -12,11 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from saereason import Feature, FeatureTable, add_max_t, diff_mean, hooks, matched_features, random_directions, search
+from saereason import (
+    Feature,
+    FeatureTable,
+    add_max_t,
+    diff_mean,
+    generate,
+    hooks,
+    matched_features,
+    random_directions,
+    search,
+)
 from saereason.examples import Examples
 from saereason.model import pad
-from saereason.search import Moments, moments
-from saereason.stats import studentised
+from saereason.search import Block, Moments, moments
+from saereason.search.scores import auroc, cohens_d, welch_t
+from saereason.stats import max_t_groups, studentised
 
 ON = [
     "Tom has 3 apples. Think.",
@@ -27,7 +38,7 @@ ON = [
     "A longer question, with 77.",
 ]
 OFF = ["Tom has 3 apples.", "2 + 2 =", "How many birds?", "Hi", "Why not", "A longer question, with 78."]
-searching = importlib.import_module("saereason.search.search")
+pooling = importlib.import_module("saereason.search.pooled")
 
 
 @pytest.fixture(scope="module")
@@ -104,24 +115,27 @@ def test_the_batch_size_does_not_matter(model, topk_saes, examples, batch_size):
         np.testing.assert_allclose(parts[name], whole[name], atol=1e-4)
 
 
-def test_the_block_on_disk_holds_the_differences_in_the_tables_order(tmp_path, model, saes, examples):
+def test_the_block_on_disk_holds_every_prompts_activations_in_the_tables_order(tmp_path, model, saes, examples):
     saes = {3: saes[3], 1: saes[1]}
-    path = tmp_path / "deep" / "differences.npy"
+    path = tmp_path / "deep" / "block"
     table = search(model, saes, examples, block=path, batch_size=4)
-    block = np.load(path)
-    assert block.shape == (len(ON), len(table)) and block.dtype == np.float32
-    np.testing.assert_allclose(block, last_acts(model, saes, ON) - last_acts(model, saes, OFF), atol=1e-4)
-    np.testing.assert_allclose(block.mean(0), table["difference"], atol=1e-6)
+    block = Block.open(path)
+    assert block.values.shape == (2 * len(ON), len(table)) and block.values.dtype == np.float32
+    on, off = last_acts(model, saes, ON), last_acts(model, saes, OFF)
+    np.testing.assert_allclose(block.values[block.label], on, atol=1e-4)
+    np.testing.assert_allclose(block.differences[:, :], on - off, atol=1e-4)
+    np.testing.assert_allclose(block.differences[:, :].mean(0), table["difference"], atol=1e-6)
+    assert block.rows.tolist() == [[n // 2, 1 - n % 2] for n in range(2 * len(ON))]
     assert table["layer"].tolist() == [1] * 96 + [3] * 96
 
 
 def test_a_search_that_fails_leaves_no_block(tmp_path, model, topk_saes, examples):
     def stop(done, total):
-        assert (done, total) == (2, len(ON))
+        assert (done, total) == (4, 2 * len(ON))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(model, topk_saes, examples, block=tmp_path / "block.npy", batch_size=4, progress=stop)
+        search(model, topk_saes, examples, block=tmp_path / "block", batch_size=4, progress=stop)
     assert not list(tmp_path.iterdir())
 
 
@@ -129,12 +143,12 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path, model, topk_saes):
     held = []
 
     def weigh(done, total):
-        assert total == 80
-        if done in (16, 80):
+        assert total == 160
+        if done in (32, 160):
             held.append(sum(t.nbytes for t in gc.get_objects() if issubclass(type(t), torch.Tensor)))
 
     examples = Examples.pair(model, ["Tom has 3 apples."] * 80, ["Tom has no apples"] * 80)
-    search(model, topk_saes, examples, block=tmp_path / "block.npy", batch_size=8, progress=weigh)
+    search(model, topk_saes, examples, block=tmp_path / "block", batch_size=8, progress=weigh)
     assert len(held) == 2 and held[1] <= held[0] * 1.01
 
 
@@ -143,14 +157,91 @@ def test_what_cannot_be_searched_is_refused(model, topk_saes, examples):
         search(model, {}, examples)
     with pytest.raises(ValueError, match="belongs to another model"):
         search(model, {1: tiny_sae("topk", 1, d_in=48)}, examples)
-    turned = examples.group.roll(1)
-    for change in ({"group": turned}, {"valid": examples.mask}, {"label": torch.ones_like(examples.label)}):
-        with pytest.raises(ValueError, match="examples must be pairs of rows"):
-            search(model, topk_saes, dataclasses.replace(examples, **change))
+    with pytest.raises(ValueError, match=r"\d+ prompts show the behaviour and 0 do not"):
+        search(model, topk_saes, dataclasses.replace(examples, label=torch.ones_like(examples.label)))
+    with pytest.raises(ValueError, match="the rows of a group are apart"):
+        search(model, topk_saes, dataclasses.replace(examples, group=examples.group.roll(1)))
     with pytest.raises(ValueError, match="6 prompts on and 5 off"):
         Examples.pair(model, ON, OFF[1:])
     with pytest.raises(ValueError, match="0 prompts on"):
         Examples.pair(model, [], [])
+
+
+# texts, and every score against scipy
+
+
+TEXTS_ON, TEXTS_OFF = [f"Step {n}: we add {n} and {n + 3}." for n in range(7)], ["Once there was a king.", *OFF[:4]]
+
+
+def all_acts(model, saes, text):
+    """Activations at every token but the first, `[token, layer and feature]`."""
+    resid = hooks.read(model, pad([model.encode(text)], pad_token=0), sorted(saes))
+    return torch.cat([saes[layer].encode(resid[layer][0, 1:]) for layer in sorted(saes)], dim=-1).double().numpy()
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_scores_of_texts_are_scipys(tmp_path, model, saes, pool, batch_size):
+    table = search(
+        model, saes, Examples.texts(model, TEXTS_ON, TEXTS_OFF), pool=pool, batch_size=batch_size, block=tmp_path / "b"
+    )
+    acts = [all_acts(model, saes, text) for text in (*TEXTS_ON, *TEXTS_OFF)]
+    values = np.stack([each.mean(0) if pool == "mean" else each.max(0) for each in acts])
+    on, off, n = values[: len(TEXTS_ON)], values[len(TEXTS_ON) :], len(TEXTS_ON)
+    np.testing.assert_allclose(table["mean_on"] - table["mean_off"], table["difference"], atol=1e-9)
+    np.testing.assert_allclose(table["difference"], on.mean(0) - off.mean(0), atol=1e-4)
+    np.testing.assert_allclose(table["rate_on"], (on > 0).mean(0), atol=1e-9)
+    moving = (on.std(0) > 0.01) & (off.std(0) > 0.01)
+    welch = scipy_stats.ttest_ind(on[:, moving], off[:, moving], equal_var=False).statistic
+    np.testing.assert_allclose(table["studentised"][moving], welch, rtol=1e-2, atol=1e-3)
+    spread = np.sqrt(((n - 1) * on.var(0, ddof=1) + (len(off) - 1) * off.var(0, ddof=1)) / (len(values) - 2))
+    d = (on.mean(0) - off.mean(0)) / np.where(spread > 0, spread, 1)
+    np.testing.assert_allclose(table["cohens_d"][moving], d[moving], rtol=1e-2, atol=1e-3)
+    r = [scipy_stats.pointbiserialr(np.arange(len(values)) < n, column).statistic for column in values.T[moving]]
+    np.testing.assert_allclose(table["correlation"][moving], r, rtol=1e-2, atol=1e-3)
+    u = [scipy_stats.mannwhitneyu(a, b).statistic / n / len(off) for a, b in zip(on.T, off.T, strict=True)]
+    assert np.isclose(table["auroc"], u, atol=1e-6).mean() > 0.97  # rounding may order near-equals otherwise
+    label = np.concatenate([np.full(len(each), n < len(TEXTS_ON)) for n, each in enumerate(acts)])
+    tokens = np.concatenate(acts)
+    varies = tokens.std(0) > 0.01
+    r = [scipy_stats.pearsonr(column, label).statistic for column in tokens.T[varies]]
+    np.testing.assert_allclose(table["pearson"][varies], r, atol=1e-3)
+    assert varies.sum() > 20 and moving.sum() > 20
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40))
+def test_auroc_counts_ties_half(pairs):
+    values, label = (np.array(column) for column in zip(*pairs, strict=True))
+    if label.all() or not label.any():
+        with pytest.raises(ValueError, match="both are needed"):
+            auroc(values[:, None].astype(float), label)
+    else:
+        u = scipy_stats.mannwhitneyu(values[label], values[~label]).statistic
+        found = auroc(values[:, None].astype(float), label)
+        assert found == pytest.approx(u / label.sum() / (~label).sum())
+
+
+def test_scores_of_constants_are_finite():
+    same, other = moments(torch.full((4, 1), 2.0)), moments(torch.full((3, 1), 1.0))
+    for score in (cohens_d, welch_t):
+        assert score(same, same) == 0 and 1e6 < score(same, other) < float("inf")
+    with pytest.raises(ValueError, match="give two of each"):
+        welch_t(same, moments(torch.ones(1, 1)))
+    with pytest.raises(ValueError, match="give at least three in all"):
+        cohens_d(moments(torch.ones(1, 1)), moments(torch.ones(1, 1)))
+
+
+def test_what_the_model_writes_is_scored_in_place_of_the_prompt(model, topk_saes):
+    written = generate(model, ON, max_new_tokens=4).tokens, generate(model, OFF, max_new_tokens=3).tokens
+    table = search(model, topk_saes, Examples.pair(model, ON, OFF, written=written))
+    rows = []
+    for prompt, tokens in zip(ON, written[0], strict=True):
+        ids = model.encode(prompt)
+        resid = hooks.read(model, pad([ids + list(tokens)], pad_token=0), sorted(topk_saes))
+        rows.append(torch.cat([topk_saes[n].encode(resid[n][0, len(ids) :]) for n in sorted(topk_saes)], -1).mean(0))
+    np.testing.assert_allclose(table["mean_on"], torch.stack(rows).mean(0), atol=1e-4)
+    with pytest.raises(ValueError, match="11 texts were written after 12 prompts"):
+        Examples.pair(model, ON, OFF, written=([(), *written[0][1:]], written[1]))
 
 
 # law 9, with residuals of our own in place of the model's
@@ -168,7 +259,7 @@ def pipeline(monkeypatch, path, model, saes, *, seed, planted=None, n=40):
             found[planted.layer][::2] += 3 * row / row.norm()
         return found
 
-    monkeypatch.setattr(searching, "read", residuals)
+    monkeypatch.setattr(pooling, "read", residuals)
     table = search(model, saes, Examples.pair(model, ["a"] * n, ["b"] * n), block=path)
     return add_max_t(table, path, n_permutations=99, seed=seed)
 
@@ -177,7 +268,7 @@ def pipeline(monkeypatch, path, model, saes, *, seed, planted=None, n=40):
 def test_law_9_a_planted_feature_is_found_first_and_discovered(monkeypatch, tmp_path, model, architecture):
     saes = {layer: tiny_sae(architecture, layer) for layer in (1, 2)}
     planted = Feature(2, 17)
-    table = pipeline(monkeypatch, tmp_path / "b.npy", model, saes, seed=0, planted=planted)
+    table = pipeline(monkeypatch, tmp_path / "b", model, saes, seed=0, planted=planted)
     assert next(iter(table.top(1, "studentised"))) == planted
     assert table.row(planted)["p_max_t"] == 0.01 and table.row(planted)["difference"] > 0
     assert (table.at(1)["p_max_t"] > 0.05).all()
@@ -185,16 +276,16 @@ def test_law_9_a_planted_feature_is_found_first_and_discovered(monkeypatch, tmp_
 
 def test_law_9_on_noise_discoveries_stay_at_the_nominal_level(monkeypatch, tmp_path, model):
     saes = {1: tiny_sae("standard", 1)}
-    runs = [pipeline(monkeypatch, tmp_path / "b.npy", model, saes, seed=seed, n=24) for seed in range(80)]
+    runs = [pipeline(monkeypatch, tmp_path / "b", model, saes, seed=seed, n=24) for seed in range(80)]
     assert sum((table["p_max_t"] <= 0.05).any() for table in runs) <= 9  # of 80, 4 expected
 
 
 def test_max_t_wants_the_table_that_the_search_gave(tmp_path, model, topk_saes, examples):
-    table = search(model, topk_saes, examples, block=tmp_path / "block.npy")
+    table = search(model, topk_saes, examples, block=tmp_path / "block")
     with pytest.raises(ValueError, match="not in the order of its features"):
-        add_max_t(table.top(len(table), "difference"), tmp_path / "block.npy")
+        add_max_t(table.top(len(table), "difference"), tmp_path / "block")
     with pytest.raises(ValueError, match="has 384 features and the table 96"):
-        add_max_t(table.at(0), tmp_path / "block.npy")
+        add_max_t(table.at(0), tmp_path / "block")
 
 
 # directions and chance
@@ -263,3 +354,21 @@ def test_moments_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         moments(torch.ones(3, 2)).count = 4
     assert isinstance(moments(torch.ones(3, 2)), Moments)
+
+
+def test_p_of_unpaired_texts_is_by_shuffles_of_their_labels(tmp_path, model, topk_saes):
+    examples = Examples.texts(model, TEXTS_ON, TEXTS_OFF)
+    table = add_max_t(search(model, topk_saes, examples, block=tmp_path / "b"), tmp_path / "b", n_permutations=200)
+    block = Block.open(tmp_path / "b")
+    p = max_t_groups(block.values, block.label, n_permutations=200)
+    assert table["p_max_t"].tolist() == p.tolist() and p.min() < 0.05 < p.max()
+    few = block.max_t(np.array([5, 9]), n_permutations=200)
+    assert len(few) == 2 and (few <= p[[5, 9]]).all()
+
+
+def test_groups_of_which_some_are_pairs_have_no_p(tmp_path, model, topk_saes):
+    examples = Examples.pair(model, ON, OFF)
+    examples = dataclasses.replace(examples, valid=examples.valid & (torch.arange(len(examples.valid)) > 0)[:, None])
+    table = search(model, topk_saes, examples, block=tmp_path / "b")
+    with pytest.raises(ValueError, match="give pairs, or none"):
+        add_max_t(table, tmp_path / "b")

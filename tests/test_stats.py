@@ -19,6 +19,7 @@ from saereason.stats import (
     bootstrap_bands,
     families,
     max_t,
+    max_t_groups,
     mcnemar,
     paired_difference,
     studentised,
@@ -551,3 +552,48 @@ def test_false_discovery_rates_are_scipys(ours, theirs, p, seed):
 def test_false_discovery_rates_refuse_what_is_no_p_value(adjust, wrong):
     with pytest.raises(ValueError, match=f"{wrong} is no p-value"):
         adjust(np.array([0.5, wrong]))
+
+
+# max-T of two groups
+
+
+def naive_max_t_groups(values: np.ndarray, label: np.ndarray, n_permutations: int, seed: int) -> np.ndarray:
+    """Student's pooled |t| itself, one shuffle at a time."""
+    rng = np.random.default_rng(seed)
+
+    def t(mask: np.ndarray) -> np.ndarray:
+        return np.abs(scipy_stats.ttest_ind(values[mask], values[~mask]).statistic)
+
+    reached, observed = np.ones(values.shape[1]), t(label)
+    weights = np.where(label, 1 / label.sum(), -1 / (~label).sum())
+    for _ in range(n_permutations):
+        reached += t(rng.permutation(weights) > 0).max() >= observed * (1 - 1e-9)
+    return reached / (1 + n_permutations)
+
+
+@pytest.mark.parametrize("n_on", [3, 7, 12])
+def test_max_t_groups_is_a_naive_loop_over_students_t(n_on):
+    label = np.arange(14) < n_on
+    values = noise(14, 23, seed=4) + np.linspace(0, 2, 23) * label[:, None]
+    found = max_t_groups(values, label, n_permutations=150, seed=6)
+    assert found.tolist() == naive_max_t_groups(values, label, 150, 6).tolist()
+
+
+def test_max_t_groups_keeps_the_family_wise_level_on_noise():
+    runs, label = 200, np.arange(30) < 10
+    discoveries = sum(
+        max_t_groups(noise(30, 40, seed=seed) ** 3 + noise(30, 1, seed=seed + 10_000), label, n_permutations=199).min()
+        <= 0.1
+        for seed in range(runs)
+    )
+    assert scipy_stats.binom.cdf(discoveries, runs, 0.1) > 0.005
+    assert scipy_stats.binom.sf(discoveries - 1, runs, 0.1) > 0.005
+
+
+def test_max_t_groups_of_columns_without_variance_and_of_bad_labels():
+    values = noise(12, 3)
+    values[:, 0] = 5.0
+    assert max_t_groups(values, np.arange(12) < 5)[0] == 1
+    for label in (np.ones(12, dtype=bool), np.zeros(12, dtype=bool), np.ones(11, dtype=bool)):
+        with pytest.raises(ValueError, match="give a label each, some of both"):
+            max_t_groups(values, label)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from saereason.controls import matched_features, random_directions
-from saereason.effects import accuracy, answers, right, share_of
+from saereason.effects import Trial, accuracy, answers, right, share_of
 from saereason.steering import Add, AddVector, Intervention, LastPromptToken
 from saereason.tasks import Outcome, Task
 
@@ -101,19 +101,18 @@ def failures(table: Any) -> dict[str, float]:
 
 
 def _measure(stage: Stage, task: Task, arm: Arm) -> Any:
+    size = stage.settings.sizes.max_new_tokens
+
     def compute() -> list[dict[str, Any]]:
         return answers(
             stage.model,
             stage.saes,
-            task,
-            instruction=arm.instruction,
+            Trial.of(stage.model, task, arm.instruction, max_new_tokens=size),
             interventions=arm.interventions,
             forced=arm.forced,
             prefixes=stage.prefixes,
-            max_new_tokens=stage.settings.sizes.max_new_tokens,
         )
 
-    size = stage.settings.sizes.max_new_tokens
     return stage.table(
         "arm", compute, task=task, asked=arm.instruction, edits=arm.interventions, forced=arm.forced, tokens=size
     )
@@ -126,14 +125,8 @@ def _opening(table: Any) -> tuple[tuple[int, ...], ...]:
 
 def _most_frequent_opening(stage: Stage, discovery: Task, edit: Intervention) -> int:
     def compute() -> list[dict[str, Any]]:
-        return answers(
-            stage.model,
-            stage.saes,
-            discovery,
-            instruction=discovery.direct,
-            interventions=[edit],
-            max_new_tokens=1,
-        )
+        trial = Trial.of(stage.model, discovery, discovery.direct, max_new_tokens=1)
+        return answers(stage.model, stage.saes, trial, interventions=[edit])
 
     table = stage.table("opening", compute, task=discovery, edit=edit)
     return most_frequent([int(token) for token in table["first_token"] if token >= 0])

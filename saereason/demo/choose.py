@@ -45,7 +45,7 @@ class Choice:
 
 def find(stage: Stage, discovery: Task, qualities: list[Quality]) -> tuple[FeatureTable, dict[int, Tensor]]:
     """Every feature with its paired difference, adjusted p and firing rate; and DiffMean by layer."""
-    model, block = stage.model, stage.run.folder / "differences.npy"
+    model, block = stage.model, stage.run.folder / "block"
     examples = Examples.pair(model, discovery.prompts(model, discovery.cot), discovery.prompts(model, discovery.direct))
     with stage.steps.step("search all features") as show:
 

@@ -2,5 +2,18 @@
 
 from .answers import accuracy, answers, right, share_of
 from .measure import Effect, measure
+from .trial import Grades, Judge, Opens, Shows, Trial
 
-__all__ = ["Effect", "accuracy", "answers", "measure", "right", "share_of"]
+__all__ = [
+    "Effect",
+    "Grades",
+    "Judge",
+    "Opens",
+    "Shows",
+    "Trial",
+    "accuracy",
+    "answers",
+    "measure",
+    "right",
+    "share_of",
+]

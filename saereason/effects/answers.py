@@ -1,4 +1,4 @@
-"""What a model answers to a task under an instruction and interventions, graded item by item."""
+"""What a model writes in a trial under interventions, judged item by item."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ from saereason.model import Model
 from saereason.saes import SAE
 from saereason.stats import Estimate, wilson
 from saereason.steering import Intervention, steered
-from saereason.tasks import Outcome, Task, grade
+from saereason.tasks import Outcome
+
+from .trial import Trial
 
 
 def answers(
     model: Model,
     saes: Mapping[int, SAE] | None,
-    task: Task,
+    trial: Trial,
     *,
-    instruction: str | None,
     interventions: Sequence[Intervention] = (),
     forced: Sequence[Sequence[int]] | None = None,
-    max_new_tokens: int = 96,
     batch_size: int = 100,
     prefixes: Prefixes | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -32,8 +32,8 @@ def answers(
     with steered(model, saes, *interventions):
         written = generate(
             model,
-            task.prompts(model, instruction),
-            max_new_tokens=max_new_tokens,
+            trial.prompts,
+            max_new_tokens=trial.max_new_tokens,
             forced=forced,
             batch_size=batch_size,
             prefixes=prefixes,
@@ -42,16 +42,16 @@ def answers(
     sizes = [edit.relative_size for edit in written.receipt.edits]
     return [
         {
-            "item": item.id,
+            "item": id_,
             "text": text,
-            "outcome": grade(text, item.answer, finished=finished, tokens=tokens).value,
+            "outcome": trial.judge(n, text, tokens, finished=finished).value,
             "n_tokens": len(tokens),
             "first_token": tokens[0] if tokens else -1,
             "firings": written.receipt.firings,
             "relative_size": max(sizes, default=0.0),
         }
-        for item, text, tokens, finished in zip(
-            task.items, written.texts, written.tokens, written.finished, strict=True
+        for n, (id_, text, tokens, finished) in enumerate(
+            zip(trial.ids, written.texts, written.tokens, written.finished, strict=True)
         )
     ]
 

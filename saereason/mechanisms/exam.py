@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saereason.effects import accuracy, answers, right
+from saereason.effects import Trial, accuracy, answers, right
 from saereason.model import Model
 from saereason.runs import write_json, write_text
 from saereason.stats import Estimate, paired_difference
@@ -18,7 +18,7 @@ N_PROBLEMS = 100
 
 def capitals(model: Model, progress: Callable[[int, int], None] = lambda done, total: None) -> list[dict[str, Any]]:
     """Answers to the capital of every country, plainly asked."""
-    return answers(model, None, country_facts("capital"), instruction=None, max_new_tokens=24, progress=progress)
+    return answers(model, None, Trial.of(model, country_facts("capital"), max_new_tokens=24), progress=progress)
 
 
 def examine(
@@ -36,7 +36,7 @@ def examine(
     for name, templates in (("taught_templates", TAUGHT), ("held_out_templates", HELD_OUT)):
         task: Task = word_problems(problems(N_PROBLEMS, seed=99, split="confirmation", templates=templates))
         for way, instruction in (("cot", task.cot), ("direct", task.direct)):
-            table = pd.DataFrame(answers(taught, None, task, instruction=instruction))
+            table = pd.DataFrame(answers(taught, None, Trial.of(taught, task, instruction)))
             both[way].append(table)
             card[f"{name}_{way}"] = _said(accuracy(table))
             progress(done := done + 1, total)

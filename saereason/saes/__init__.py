@@ -1,5 +1,6 @@
 """Sparse autoencoders by layer: load, fetch, save, check; with `training/` the only place that knows SAELens."""
 
+from .active import Active, Encoder
 from .disk import check_folder, load_saes, save_saes
 from .fetch import fetch_saes
 from .pack import save_pack
@@ -7,6 +8,8 @@ from .sae import SAE, check_saes, decoder_row, feature_acts, hashes, layer_of, s
 
 __all__ = [
     "SAE",
+    "Active",
+    "Encoder",
     "check_folder",
     "check_saes",
     "decoder_row",

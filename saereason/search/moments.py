@@ -19,6 +19,11 @@ class Moments:
         return Moments(self.count + other.count, self.total + other.total, self.square + other.square)
 
     @property
+    def deviations(self) -> Float[Tensor, "d_sae"]:
+        """Sum of squared deviations from the mean."""
+        return self.square - self.count * self.mean.square()
+
+    @property
     def mean(self) -> Float[Tensor, "d_sae"]:
         return self.total / self.count
 
@@ -31,7 +36,7 @@ class Moments:
         if self.count < 2:
             raise ValueError(f"{self.count} prompts have no standard error; give at least two.")
         mean = self.mean
-        variance = (self.square - self.count * mean.square()) / (self.count - 1)
+        variance = self.deviations / (self.count - 1)
         error = torch.maximum(variance.clamp(min=0).sqrt(), 1e-9 * mean.abs()) / self.count**0.5
         return torch.where(mean == 0, 0.0, mean / error.clamp(min=torch.finfo(torch.float64).tiny))
 

@@ -12,31 +12,38 @@ from torch import Tensor
 
 from saereason.examples import Examples
 from saereason.features import FeatureTable
-from saereason.hooks import read
 from saereason.model import Model
-from saereason.runs import write_file
 from saereason.saes import SAE, check_saes
-from saereason.stats import max_t
 
+from .block import Block, Filling, filled, is_paired
 from .moments import Moments, moments
+from .pooled import Pool, Pooled, TokenSums, pooled
+from .scores import auroc, cohens_d, pearson, point_biserial, welch_t
 
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
     """What is kept of one layer: O(d_sae), however many prompts."""
 
-    difference: Moments
     on: Moments
     off: Moments
+    difference: Moments
+    """Over pairs; empty where there are none."""
+
     active: Float[Tensor, "label d_sae"]
+    """Observations off and on with any activation."""
+
+    tokens: TokenSums
+
+    @classmethod
+    def of(cls, batch: Pooled, layer: int, *, paired: bool) -> "_Sums":
+        values = batch.values[layer].cpu()
+        on, off = values[batch.label], values[~batch.label]
+        active = torch.stack([(acts > 0).sum(0).double() for acts in (off, on)])
+        return cls(moments(on), moments(off), moments(on - off if paired else on[:0]), active, batch.tokens[layer])
 
     def __add__(self, other: "_Sums") -> "_Sums":
-        return _Sums(
-            self.difference + other.difference,
-            self.on + other.on,
-            self.off + other.off,
-            self.active + other.active,
-        )
+        return _Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
 @torch.no_grad()
@@ -45,99 +52,89 @@ def search(
     saes: Mapping[int, SAE],
     examples: Examples,
     *,
+    pool: Pool = "mean",
     block: Path | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureTable:
-    """The paired difference of every feature (He et al., arXiv 2601.08058) over all layers at once.
+    """Every feature's scores over all layers at once; a prompt counts once, by its mean or largest activation.
 
-    Columns: `difference` (mean over pairs of activation on less off), `studentised` (that over its standard error,
-    what to rank by), `mean_on`, `mean_off`, `rate_on`, `rate_off` (share of prompts on which the feature is active).
-    With `block`, the differences are also written there, `[pairs, features]` in the table's order, for rank scores
-    and resampling (`add_max_t`). Raises ValueError for examples that are not pairs with one scored token a prompt.
+    Columns: `difference` (mean activation on less off; over pairs: He et al., arXiv 2601.08058), `studentised` (that
+    over its standard error, what to rank by: paired t over pairs, Welch's t otherwise), `cohens_d`, `correlation` (of a
+    prompt's activation with its label: with being right, for `Examples.graded`), `pearson` (over tokens), `mean_on`,
+    `mean_off`, `rate_on`, `rate_off` (share of prompts on which the feature is active at all). With `block`, a folder,
+    one value for each prompt and feature is kept there, which resampling (`add_max_t`) reads, and `auroc` is a column
+    too. Activations are computed in the model's own precision. Raises ValueError for examples without scored tokens of
+    both kinds.
     """
-    _check(saes, examples)
+    if not saes:
+        raise ValueError("there are no SAEs to search; give at least one layer's.")
     check_saes(model, saes)
     layers = sorted(saes)
-    widths = [len(saes[layer].W_dec) for layer in layers]
+    rows = examples.observations()
+    paired = is_paired(rows)
+    features = np.array([(layer, index) for layer in layers for index in range(len(saes[layer].W_dec))])
     sums: dict[int, _Sums] = {}
-    with _memory(block, (examples.n_groups, sum(widths))) as memory:
+    with _block(block, len(rows), features) as filling:
         done = 0
-        for batch in examples.batches(batch_size, model.device):
-            resid = read(model, batch.batch, layers)
-            pairs = slice(done, done + len(batch.tokens) // 2)
-            for n, layer in enumerate(layers):
-                acts = saes[layer].encode(resid[layer][batch.valid].float())
-                on, off = _paired(acts, batch.label[batch.valid])
-                part = _sums(on, off)
+        for batch in pooled(model, {n: saes[n] for n in layers}, examples, pool=pool, batch_size=batch_size):
+            now = slice(done, done + len(batch.label))
+            for layer in layers:
+                part = _Sums.of(batch, layer, paired=paired)
                 sums[layer] = sums[layer] + part if layer in sums else part
-                if memory is not None:
-                    memory[pairs, sum(widths[:n]) : sum(widths[: n + 1])] = (on - off).cpu().numpy()
-            done = pairs.stop
-            progress(done, examples.n_groups)
-    return _table(layers, widths, sums)
+            if filling is not None:
+                filling.add(rows[now], torch.cat([batch.values[layer].cpu() for layer in layers], dim=1).numpy())
+            done = now.stop
+            progress(done, len(rows))
+    table = _table(features, [sums[layer] for layer in layers], paired=paired)
+    return table if block is None else table.with_column("auroc", _auroc(Block.open(block)))
 
 
 @contextmanager
-def _memory(block: Path | None, shape: tuple[int, int]) -> Iterator[np.ndarray | None]:
-    """A float32 array on disk to fill row by row, there under its name only once it is whole."""
-    if block is None:
+def _block(folder: Path | None, n: int, features: np.ndarray) -> Iterator[Filling | None]:
+    if folder is None:
         yield None
         return
-    with write_file(block) as partial:
-        memory = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float32, shape=shape)
-        yield memory
-        memory.flush()
+    with filled(folder, n, features) as filling:
+        yield filling
 
 
 def add_max_t(table: FeatureTable, block: Path, *, n_permutations: int = 1000, seed: int = 0) -> FeatureTable:
-    """Add `p_max_t`: two-sided p adjusted for the whole family of features by sign flips within pairs.
+    """Add `p_max_t`: two-sided p adjusted for the whole family of features, by sign flips within pairs.
 
-    Raises ValueError for a table in another order than the block's, such as a sorted one.
+    Where prompts are not paired, by shuffles of their labels. Raises ValueError for a table in another order than the
+    block's, such as a sorted one, and for prompts with both labels that are not all pairs.
     """
-    if (np.lexsort((table["index"], table["layer"])) != np.arange(len(table))).any():
+    kept = Block.open(block)
+    if len(kept.features) != len(table):
+        raise ValueError(f"{block} has {len(kept.features)} features and the table {len(table)}; give its own table.")
+    if (np.stack([table["layer"], table["index"]], axis=1) != kept.features).any():
         raise ValueError(
             "the table is not in the order of its features, which is the block's; give it as `search` did."
         )
-    differences = np.load(block, mmap_mode="r")
-    if differences.shape[1] != len(table):
-        raise ValueError(f"{block} has {differences.shape[1]} features and the table {len(table)}; give its own table.")
-    return table.with_column("p_max_t", max_t(differences, n_permutations=n_permutations, seed=seed))
+    return table.with_column("p_max_t", kept.max_t(n_permutations=n_permutations, seed=seed))
 
 
-def _check(saes: Mapping[int, SAE], examples: Examples) -> None:
-    if not saes:
-        raise ValueError("there are no SAEs to search; give at least one layer's.")
-    on, group = examples.label[examples.valid], examples.group
-    one = (examples.valid.sum(-1) == 1).all() and len(group) % 2 == 0
-    if not (one and (group[::2] == group[1::2]).all() and (on[::2] != on[1::2]).all() and len(group)):
-        raise ValueError("examples must be pairs of rows, one on and one off, with one scored token each.")
+def _auroc(block: Block) -> Float[np.ndarray, "feature"]:
+    return np.concatenate([auroc(values, block.label) for _, values in block.chunks()])
 
 
-def _paired(acts: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Activations on and off, `[pair, d_sae]` each, in the order of the pairs."""
-    return acts[label], acts[~label]
-
-
-def _sums(on: Tensor, off: Tensor) -> _Sums:
-    active = torch.stack([(acts > 0).sum(0).cpu().double() for acts in (on, off)])
-    return _Sums(moments((on - off).cpu()), moments(on.cpu()), moments(off.cpu()), active)
-
-
-def _table(layers: list[int], widths: list[int], sums: Mapping[int, _Sums]) -> FeatureTable:
+def _table(features: np.ndarray, sums: list[_Sums], *, paired: bool) -> FeatureTable:
     def column(values: Callable[[_Sums], Tensor]) -> np.ndarray:
-        return torch.cat([values(sums[layer]) for layer in layers]).numpy()
+        return torch.cat([values(each) for each in sums]).numpy()
 
-    n = sums[layers[0]].difference.count
     return FeatureTable(
         {
-            "layer": np.repeat(layers, widths),
-            "index": np.concatenate([np.arange(width) for width in widths]),
-            "difference": column(lambda s: s.difference.mean),
-            "studentised": column(lambda s: s.difference.studentised),
+            "layer": features[:, 0],
+            "index": features[:, 1],
+            "difference": column(lambda s: s.on.mean - s.off.mean),
+            "studentised": column(lambda s: s.difference.studentised if paired else welch_t(s.on, s.off)),
+            "cohens_d": column(lambda s: cohens_d(s.on, s.off)),
+            "correlation": column(lambda s: point_biserial(s.on, s.off)),
+            "pearson": column(lambda s: pearson(s.tokens)),
             "mean_on": column(lambda s: s.on.mean),
             "mean_off": column(lambda s: s.off.mean),
-            "rate_on": column(lambda s: s.active[0] / n),
-            "rate_off": column(lambda s: s.active[1] / n),
+            "rate_on": column(lambda s: s.active[1] / s.on.count),
+            "rate_off": column(lambda s: s.active[0] / s.off.count),
         }
     )

@@ -4,9 +4,10 @@ The unit is the item (a prompt, a question), never a token. Random draws come fr
 """
 
 from .estimate import Estimate
-from .families import benjamini_hochberg, benjamini_yekutieli, max_t, studentised
+from .families import benjamini_hochberg, benjamini_yekutieli, max_t, max_t_groups, studentised
 from .proportions import mcnemar, paired_difference, wilson
-from .resampling import bootstrap, bootstrap_bands
+from .resampling import bootstrap, bootstrap_bands, mean_interval
+from .sizes import cohens_d, cohens_dz, d_intervals, largest_d
 
 __all__ = [
     "Estimate",
@@ -14,8 +15,14 @@ __all__ = [
     "benjamini_yekutieli",
     "bootstrap",
     "bootstrap_bands",
+    "cohens_d",
+    "cohens_dz",
+    "d_intervals",
+    "largest_d",
     "max_t",
+    "max_t_groups",
     "mcnemar",
+    "mean_interval",
     "paired_difference",
     "studentised",
     "wilson",

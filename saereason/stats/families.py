@@ -2,16 +2,25 @@
 
 import math
 from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from .estimate import check_draws, finite
 
 
-def max_t(
-    differences: Float[np.ndarray, "prompt feature"], *, n_permutations: int = 1000, seed: int = 0
-) -> Float[np.ndarray, "feature"]:
+@runtime_checkable
+class Columns(Protocol):
+    """An array, or what is read like one: `[prompt, feature]`, some columns at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, place: Any, /) -> Any: ...
+
+
+def max_t(differences: Columns, *, n_permutations: int = 1000, seed: int = 0) -> Float[np.ndarray, "feature"]:
     """Two-sided p-values per feature, adjusted for the whole family by sign flips (single-step max-T).
 
     A permutation flips whole prompts, which keeps the correlation of features; p is `(1 + count) /
@@ -32,6 +41,36 @@ def max_t(
         flipped = signs @ block
         np.maximum(largest, np.abs(flipped, out=flipped).max(axis=1), out=largest)
     # rounding must not hide a tie: with few prompts or discrete values many flips give the same statistic
+    below = np.searchsorted(np.sort(largest), observed * (1 - 1e-9))
+    return (1.0 + n_permutations - below) / (1.0 + n_permutations)
+
+
+def max_t_groups(
+    values: Columns, label: Bool[np.ndarray, "prompt"], *, n_permutations: int = 1000, seed: int = 0
+) -> Float[np.ndarray, "feature"]:
+    """Two-sided p-values per feature, adjusted for the whole family by shuffles of the labels (single-step max-T).
+
+    For prompts that are not paired; otherwise as `max_t`. The statistic is |difference of means| over the standard
+    deviation of all prompts, which no shuffle changes, and which rises with Student's |t|. Raises ValueError for
+    values that are not finite and unless there are prompts of both labels.
+    """
+    n, n_features = values.shape
+    check_draws(n_permutations)
+    label = np.asarray(label, dtype=bool)
+    n_on = int(label.sum())
+    if len(label) != n or not 0 < n_on < n:
+        raise ValueError(f"{n_on} of {len(label)} labels are true, for {n} prompts; give a label each, some of both.")
+    rng = np.random.default_rng(seed)
+    weights = np.where(label, 1 / n_on, -1 / (n - n_on))
+    shuffled = np.stack([rng.permutation(weights) for _ in range(n_permutations)])
+    observed, largest = np.zeros(n_features), np.zeros(n_permutations)
+    for columns in _column_chunks(n_features, max(n, n_permutations)):
+        block = _scaled(values[:, columns])
+        block -= block.mean(axis=0)
+        sd = block.std(axis=0)
+        block /= np.where(sd > 1e-12, sd, np.inf)
+        observed[columns] = np.abs(weights @ block)
+        largest = np.maximum(largest, np.abs(shuffled @ block).max(axis=1))
     below = np.searchsorted(np.sort(largest), observed * (1 - 1e-9))
     return (1.0 + n_permutations - below) / (1.0 + n_permutations)
 

@@ -25,8 +25,9 @@ def bootstrap(
 
     `"bca"` corrects for bias and skew (Efron 1987; Efron and Tibshirani 1993, equations 14.9 to 14.15) at one
     more call per item, and falls back to the percentile interval where the correction is undefined. Constant
-    data has its value and no width; nor has a single item, which tells nothing of its spread. Raises
-    ValueError for empty arrays, and where the data or the statistic are not finite.
+    data has its value and no width; nor has a single item, which tells nothing of its spread. For a mean
+    take `mean_interval`: this one covers skewed means at 90 to 92% instead of 95 (n = 100). Raises ValueError for
+    empty arrays, and where the data or the statistic are not finite.
     """
     if method not in ("percentile", "bca"):
         raise ValueError(f"unknown bootstrap method {method!r}; there are 'percentile' and 'bca'")
@@ -105,3 +106,34 @@ def bootstrap_bands(
         part[:] = np.abs(means / np.where(sds > 1e-6, sds, 1.0)).max(axis=1)
     half = np.quantile(largest, level, method="higher") * sd
     return mean - half, mean + half
+
+
+def mean_interval(
+    values: Float[np.ndarray, "item"], *, n_resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Estimate:
+    """The mean with, at each end, the wider of its percentile and its studentised bootstrap interval.
+
+    What to print for a mean or a mean paired difference. Each of the two alone fails where the other holds (Efron and
+    Tibshirani 1993, sections 12.5 and 13.3): at n = 100 and 95% the percentile interval covers 90 to 92% for a
+    lognormal, and for a difference of two the studentised one covers 92% and BCa 91%; this one covers 93 to 96% for
+    both, for normal and for paired binary values (`benchmarks/calibration.py`). Where next to all values are 0 none
+    holds: with 5 of 100 that are not, 91%.
+    Where a resample has no variance the data's standard deviation stands in. Constant values give no width. Raises
+    ValueError for fewer than two items and for values that are not finite.
+    """
+    check_level(level)
+    check_draws(n_resamples)
+    values = finite(values, "values")
+    n, rng = len(values), np.random.default_rng(seed)
+    if n < 2:
+        raise ValueError(f"an interval of a mean needs the spread over items and there is {n}; give at least 2")
+    if (values == values[0]).all():
+        return Estimate(*[float(values[0])] * 3)
+    mean, sd = values.mean(), values.std()
+    drawn = ((values - mean) / sd)[rng.integers(n, size=(n_resamples, n))]
+    means, sds = drawn.mean(axis=1), drawn.std(axis=1)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(means, tails)
+    t_low, t_high = np.quantile(means / np.where(sds > 1e-6, sds, 1.0), tails)
+    ends = mean + sd * min(low, -t_high), mean + sd * max(high, -t_low)
+    return Estimate(float(mean), float(min(ends[0], mean)), float(max(ends[1], mean)))

@@ -1,6 +1,7 @@
 """Interventions, when they act, and the context that puts them in force."""
 
 from .interventions import Add, AddVector, Clamp, Intervention, Scale, ScaleBlock
+from .kl import Divergence, at_kl
 from .steered import SilentEditError, Steering, steered
 from .when import Everywhere, Generated, LastPromptToken, Prompt, Steps, When, parse_when
 
@@ -8,6 +9,7 @@ __all__ = [
     "Add",
     "AddVector",
     "Clamp",
+    "Divergence",
     "Everywhere",
     "Generated",
     "Intervention",
@@ -19,6 +21,7 @@ __all__ = [
     "Steering",
     "Steps",
     "When",
+    "at_kl",
     "parse_when",
     "steered",
 ]

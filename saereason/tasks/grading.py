@@ -13,6 +13,7 @@ CHOSEN = re.compile(r"answer(?:\s+is|\s*:)[\s:*(\"']*(?:(?:the|option|choice|let
 QUANTITY = re.compile(rf"[$€£]?\s*({NUMBER})\s*%?(?:\s+[a-z]+)?")
 """A number that may have a currency sign, a percent sign or one word for its unit."""
 
+STATEMENT = re.compile(r"answer(?:\s+is|\s*:)", re.IGNORECASE)
 CHOICES = ("yes", "no", "true", "false")
 FEWEST_REPEATS, SHORTEST_LOOP = 3, 12
 
@@ -27,17 +28,25 @@ class Outcome(StrEnum):
     LOOPING = "looping"
 
 
-def grade(text: str, answer: str, *, finished: bool = True, tokens: Sequence[int] = ()) -> Outcome:
-    """Grade one answer, a number or a short string.
+def grade(text: str, answer: str | Sequence[str], *, finished: bool = True, tokens: Sequence[int] = ()) -> Outcome:
+    """Grade one answer, a number or a short string; of several accepted answers one must be there.
 
     A number (`12`, `$12`, `12 apples`) is the last one stated as the answer ("The answer is 12", "#### 12",
     `\\boxed{12}`), else the last one in a finished text. A single letter, yes, no, true or false must be what the text
     says the answer is, or else its first or last word. Any other string must be there as whole words, whatever the case
-    and accents, in an unfinished text too. Any other unfinished text is looping where `tokens` end in a cycle, else
-    truncated.
+    and accents, in an unfinished text too; where the text says what the answer is, from there on. Any other unfinished
+    text is looping where `tokens` end in a cycle, else truncated.
     """
+    accepted = (answer,) if isinstance(answer, str) else tuple(answer)
+    if not accepted:
+        raise ValueError("no answer to grade by; give at least one.")
+    outcomes = [_grade(text, one, finished, tokens) for one in accepted]
+    return Outcome.RIGHT if Outcome.RIGHT in outcomes else outcomes[0]
+
+
+def _grade(text: str, answer: str, finished: bool, tokens: Sequence[int]) -> Outcome:
     numeric = is_number(answer)
-    if not numeric and (chooses(text, answer) if is_choice(answer) else contains(text, answer)):
+    if not numeric and (chooses if is_choice(answer) else gives)(text, answer):
         return Outcome.RIGHT
     stated = STATED.findall(text) if numeric else []
     if not finished and not stated:
@@ -47,7 +56,7 @@ def grade(text: str, answer: str, *, finished: bool = True, tokens: Sequence[int
     numbers = stated or re.findall(NUMBER, text)
     if not numbers:
         return Outcome.UNPARSABLE
-    return Outcome.RIGHT if _value(numbers[-1]) == _value(answer) else Outcome.WRONG
+    return Outcome.RIGHT if value(numbers[-1]) == value(answer) else Outcome.WRONG
 
 
 def is_number(text: str) -> bool:
@@ -84,8 +93,20 @@ def is_looping(tokens: Sequence[int]) -> bool:
     return False
 
 
+def gives(text: str, answer: str) -> bool:
+    """True if the answer stands where the text last says what the answer is, or else anywhere in it."""
+    stated = [text[found.end() :] for found in STATEMENT.finditer(text)]
+    return contains(stated[-1] if stated and stated[-1].strip() else text, answer)
+
+
 def contains(text: str, answer: str) -> bool:
-    """True if the answer stands in the text as whole words, whatever the case, accents and punctuation."""
+    """True if the answer stands in the text as whole words, whatever the case, accents and punctuation.
+
+    An answer without a letter or a digit, such as `*`, must stand by itself.
+    """
+    if not re.search(r"\w", answer):
+        alone = rf"(?<!\S){re.escape(answer.strip())}(?=[.,;:!?]*(?:\s|$))"
+        return bool(answer.strip()) and re.search(alone, text) is not None
     if re.search(r"[+*/=<>^%$€£#&@|~\\]", answer):  # C++ is not C
         return re.search(rf"(?<!\w){re.escape(answer.casefold())}(?!\w)", text.casefold()) is not None
     words = _plain(answer)
@@ -98,6 +119,9 @@ def _plain(text: str) -> str:
     return " ".join(re.findall(r"\w+", kept))
 
 
-def _value(number: str) -> Decimal:
-    number = QUANTITY.fullmatch(number.strip())[1]  # pyright: ignore[reportOptionalSubscript]  only numbers come here
-    return Decimal(number.replace(",", "").replace("−", "-"))
+def value(number: str) -> Decimal:
+    """A number as `is_number` knows it, without its commas and units; ValueError for any other text."""
+    found = QUANTITY.fullmatch(number.strip())
+    if found is None:
+        raise ValueError(f"{number!r} is no number; give one such as 12, $1,200 or 12 apples.")
+    return Decimal(found[1].replace(",", "").replace("−", "-"))

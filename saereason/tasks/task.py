@@ -15,13 +15,22 @@ Kind = Literal["reasoning", "knowledge", "neutral"]
 
 @dataclass(frozen=True)
 class Item:
-    """One question. `solution` is a gold text that ends in the answer; `spans` are its characters worth scoring."""
+    """One question. `solution` is a gold text that ends in the answer; `spans` are its characters worth scoring.
+
+    `aliases` are other answers that count as right.
+    """
 
     id: str
     question: str
     answer: str
     solution: str = ""
     spans: tuple[tuple[int, int], ...] = ()
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Every answer that counts as right, for `grade`."""
+        return (self.answer, *self.aliases)
 
 
 @dataclass(frozen=True)

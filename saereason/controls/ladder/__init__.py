@@ -1,0 +1,22 @@
+"""The ladder of claims: what a feature has to survive before anything is said of it."""
+
+from .behaviour import Behaviour, Sample
+from .bench import Rivals
+from .challenge import LADDER, challenge
+from .counterexamples import Counterexamples, Templates
+from .rung import NAMES, Rung
+from .verdict import Verdict, verdict_rows
+
+__all__ = [
+    "LADDER",
+    "NAMES",
+    "Behaviour",
+    "Counterexamples",
+    "Rivals",
+    "Rung",
+    "Sample",
+    "Templates",
+    "Verdict",
+    "challenge",
+    "verdict_rows",
+]

@@ -1,0 +1,51 @@
+"""Rung 8: do other SAEs of the same model have the feature?"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from saereason.features import Feature
+from saereason.saes import SAE, decoder_row, sae_at
+
+from .bench import Bench, Candidate
+from .rung import ALPHA, Rung, untried
+
+SAME = 0.7
+"""Cosine of decoder rows from which two SAEs' features count as one (Paulo and Belrose, arXiv 2501.16615)."""
+
+
+def recurs(bench: Bench, candidate: Candidate) -> Rung:
+    """Passes if every other SAE of the layer has a feature whose decoder row has a cosine of at least 0.7 with the
+    feature's and which goes with the behaviour on confirmation: the same sign, and p ≤ 0.05 after correction for the
+    number of other SAEs.
+    """
+    layer = candidate.feature.layer
+    others = [saes for saes in bench.rivals.others if layer in saes]
+    if not others:
+        return untried(8, "there are no other SAEs of its layer")
+    near = [_nearest(bench.saes, saes, candidate.feature) for saes in others]
+    passes, said = [], []
+    for n, (saes, (twin, cosine)) in enumerate(zip(others, near, strict=True)):
+        found = bench.found(f"SAE {n} at layer {layer}", {layer: saes[layer]}, bench.behaviour.confirmation)
+        p = float(found.block.max_t(np.array([twin.index]), seed=bench.seed)[0])
+        same_way = found.table["difference"][twin.index] * candidate.sign > 0
+        passes.append(cosine >= SAME and same_way and p * len(others) <= ALPHA)
+        said.append(f"cosine {cosine:.2f} with {twin} of {len(saes[layer].W_dec)} (p = {p:.2g})")
+    cosines = [cosine for _, cosine in near]
+    return Rung(
+        8,
+        all(passes),
+        f"{sum(passes)} of {len(others)} other SAEs have it: {'; '.join(said)}",
+        n=len(others),
+        against=tuple(f"SAE {n}" for n in range(1, len(others) + 1)),
+        details={"least_cosine": min(cosines)},
+    )
+
+
+def _nearest(saes: Mapping[int, SAE], others: Mapping[int, SAE], feature: Feature) -> tuple[Feature, float]:
+    row = decoder_row(sae_at(saes, feature), feature.index)
+    rows = others[feature.layer].W_dec.detach().float()
+    cosines = torch.nn.functional.cosine_similarity(rows, row[None], dim=-1)
+    best = int(cosines.argmax())
+    return Feature(feature.layer, best), float(cosines[best])

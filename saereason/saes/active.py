@@ -1,0 +1,50 @@
+"""The features that are active on each token, without the matrix of all that are not."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .sae import SAE
+
+
+@dataclass(frozen=True, eq=False)
+class Active:
+    """Entries with an activation above 0, in any order of features, tokens ascending."""
+
+    token: Int[Tensor, "entry"]
+    index: Int[Tensor, "entry"]
+    acts: Float[Tensor, "entry"]
+
+
+@dataclass(frozen=True, eq=False)
+class Encoder:
+    """An SAE ready to encode many tokens in one precision; a Top-K SAE gives its k entries a token at once."""
+
+    sae: SAE
+    d_sae: int
+    weights: tuple[Tensor, Tensor, Tensor] | None
+    """`W_enc`, `b_enc` and what is taken off the input, for a Top-K SAE."""
+
+    @classmethod
+    def of(cls, sae: SAE, dtype: torch.dtype) -> "Encoder":
+        d_sae, plain = len(sae.W_dec), sae.cfg.architecture() == "topk"
+        if not plain or getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+            return cls(sae, d_sae, None)
+        made: Any = sae
+        centre = sae.b_dec * bool(sae.cfg.apply_b_dec_to_input)
+        return cls(sae, d_sae, (sae.W_enc.to(dtype), made.b_enc.to(dtype), centre.to(dtype)))
+
+    def __call__(self, x: Float[Tensor, "token d_model"]) -> Active:
+        if self.weights is None:
+            acts = self.sae.encode(x.to(self.sae.W_enc.dtype))
+            token, index = acts.nonzero(as_tuple=True)
+            return Active(token, index, acts[token, index].float())
+        W_enc, b_enc, centre = self.weights
+        pre_acts = torch.addmm(b_enc, x.to(W_enc.dtype) - centre, W_enc)
+        values, index = pre_acts.topk(self.sae.cfg.k, dim=-1, sorted=False)
+        token = torch.arange(len(x), device=x.device).repeat_interleave(self.sae.cfg.k)
+        fires = values.flatten() > 0
+        return Active(token[fires], index.flatten()[fires], values.flatten()[fires].float())

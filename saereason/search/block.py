@@ -1,0 +1,132 @@
+"""One pooled activation for each prompt and feature, on disk: what ranks and resampling read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from saereason.runs import write_folder
+from saereason.stats import max_t, max_t_groups
+
+VALUES, ROWS, FEATURES = "values.npy", "rows.npy", "features.npy"
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Activations `[observation, feature]`, mapped from disk; an observation is one group's tokens of one label."""
+
+    folder: Path
+
+    @cached_property
+    def values(self) -> Float[np.ndarray, "observation feature"]:
+        return np.load(self.folder / VALUES, mmap_mode="r")
+
+    @cached_property
+    def rows(self) -> Int[np.ndarray, "observation 2"]:
+        """Group and label (1 where the behaviour shows)."""
+        return np.load(self.folder / ROWS)
+
+    @cached_property
+    def features(self) -> Int[np.ndarray, "feature 2"]:
+        """Layer and index."""
+        return np.load(self.folder / FEATURES)
+
+    @property
+    def label(self) -> Bool[np.ndarray, "observation"]:
+        return self.rows[:, 1] == 1
+
+    @property
+    def paired(self) -> bool:
+        """True where every group has one observation on and one off."""
+        return is_paired(self.rows)
+
+    @property
+    def n_groups(self) -> int:
+        return len(np.unique(self.rows[:, 0]))
+
+    def chunks(self, width: int = 1024) -> Iterator[tuple[slice, Float[np.ndarray, "observation part"]]]:
+        """Features a few at a time, in memory."""
+        for start in range(0, self.values.shape[1], width):
+            columns = slice(start, start + width)
+            yield columns, np.ascontiguousarray(self.values[:, columns])
+
+    @property
+    def differences(self) -> "Differences":
+        """Activation on less off, `[pair, feature]`, read as it is used. Raises ValueError without pairs."""
+        if not self.paired:
+            raise ValueError(f"the observations in {self.folder} are not pairs, so they have no differences.")
+        return Differences(self.values)
+
+    def max_t(
+        self, columns: Int[np.ndarray, "chosen"] | None = None, *, n_permutations: int = 1000, seed: int = 0
+    ) -> Float[np.ndarray, "chosen"]:
+        """p-values adjusted for the family of all features, or of some columns: by sign flips of pairs, or by shuffles.
+
+        Raises ValueError where a group has both labels but not every group has.
+        """
+        options = {"n_permutations": n_permutations, "seed": seed}
+        values = self.values if columns is None else np.ascontiguousarray(self.values[:, columns])
+        if self.paired:
+            return max_t(Differences(values), **options)
+        groups = self.rows[:, 0]
+        if len(np.unique(groups)) < len(groups):
+            raise ValueError(f"some groups in {self.folder} have both labels and some do not; give pairs, or none.")
+        return max_t_groups(values, self.label, **options)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "Block":
+        """The block in a folder. Raises ValueError where there is none."""
+        path = Path(folder)
+        if not (path / VALUES).is_file():
+            raise ValueError(f"no block of activations at {path}; give the folder that `search` was asked to write.")
+        return cls(path)
+
+
+@dataclass(frozen=True, eq=False)
+class Differences:
+    """On less off of the pairs in a block, as an array that is read in columns."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.values) // 2, self.values.shape[1]
+
+    def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
+        part = self.values[:, place[1]]
+        return (part[::2] - part[1::2])[place[0]]
+
+
+@contextmanager
+def filled(folder: Path, n: int, features: np.ndarray) -> Iterator["Filling"]:
+    """A block to fill batch by batch, there under its name only once it is whole."""
+    with write_folder(folder) as partial:
+        np.save(partial / FEATURES, features)
+        values = np.lib.format.open_memmap(partial / VALUES, mode="w+", dtype=np.float32, shape=(n, len(features)))
+        filling = Filling(values, [])
+        yield filling
+        values.flush()
+        np.save(partial / ROWS, np.concatenate(filling.rows))
+
+
+@dataclass(frozen=True, eq=False)
+class Filling:
+    values: np.ndarray
+    rows: list[np.ndarray]
+
+    def add(self, rows: Int[np.ndarray, "observation 2"], values: Float[np.ndarray, "observation feature"]) -> None:
+        done = sum(map(len, self.rows))
+        self.values[done : done + len(rows)] = values
+        self.rows.append(rows)
+
+
+def is_paired(rows: Int[np.ndarray, "observation 2"]) -> bool:
+    """True for groups that each have one observation on and then one off."""
+    on, off = rows[::2], rows[1::2]
+    return len(on) == len(off) > 0 and bool(
+        (on[:, 0] == off[:, 0]).all() and (on[:, 1] == 1).all() and not off[:, 1].any()
+    )

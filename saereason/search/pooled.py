@@ -1,0 +1,84 @@
+"""One value for each prompt and feature, in one streaming pass over all layers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from saereason.examples import Examples
+from saereason.hooks import read
+from saereason.model import Model
+from saereason.saes import SAE, Active, Encoder
+
+Pool = Literal["mean", "max"]
+"""Over the scored tokens of one prompt and label."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pooled:
+    """A batch's observations: one for each group and label, in the order of groups, on before off."""
+
+    label: Bool[Tensor, "observation"]
+    values: Mapping[int, Float[Tensor, "observation d_sae"]]
+    tokens: Mapping[int, "TokenSums"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSums:
+    """Sums over tokens, by label (off, on) and feature, in float64."""
+
+    count: Float[Tensor, "label"]
+    active: Float[Tensor, "label d_sae"]
+    total: Float[Tensor, "label d_sae"]
+    square: Float[Tensor, "label d_sae"]
+
+    def __add__(self, other: "TokenSums") -> "TokenSums":
+        return TokenSums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+@torch.no_grad()
+def pooled(
+    model: Model, saes: Mapping[int, SAE], examples: Examples, *, pool: Pool = "mean", batch_size: int = 32
+) -> Iterator[Pooled]:
+    """The observations of every batch. The encoder's products run in the model's own precision."""
+    encoders = {layer: Encoder.of(sae, model.dtype) for layer, sae in saes.items()}
+    for batch in examples.batches(batch_size, model.device):
+        resid = read(model, batch.batch, list(encoders))
+        of_token, label = _observations(batch)
+        shows = batch.label[batch.valid].long()
+        values, sums = {}, {}
+        for layer, encoder in encoders.items():
+            active = encoder(resid[layer][batch.valid])
+            values[layer] = _pool(active, of_token, len(label), encoder.d_sae, pool)
+            sums[layer] = _token_sums(active, shows, encoder.d_sae)
+        yield Pooled(label, values, sums)
+
+
+def _observations(batch: Examples) -> tuple[Int[Tensor, "token"], Bool[Tensor, "observation"]]:
+    """The observation that each scored token belongs to, and each observation's label."""
+    group = batch.group[:, None].expand_as(batch.valid)[batch.valid]
+    label = batch.label[batch.valid]
+    keys, of_token = (2 * group + (~label).long()).unique(return_inverse=True)
+    return of_token, keys % 2 == 0
+
+
+def _pool(active: Active, of_token: Tensor, n: int, d_sae: int, pool: Pool) -> Tensor:
+    flat = torch.zeros(n * d_sae, device=of_token.device)
+    place = of_token[active.token] * d_sae + active.index
+    if pool == "max":
+        return flat.scatter_reduce_(0, place, active.acts, "amax").view(n, d_sae)
+    sizes = of_token.bincount(minlength=n)
+    return flat.index_add_(0, place, active.acts).view(n, d_sae) / sizes[:, None]
+
+
+def _token_sums(active: Active, shows: Tensor, d_sae: int) -> TokenSums:
+    place = shows[active.token] * d_sae + active.index
+
+    def summed(values: Tensor) -> Tensor:
+        return torch.zeros(2 * d_sae, device=place.device).index_add_(0, place, values).view(2, d_sae).cpu().double()
+
+    count = shows.bincount(minlength=2).cpu().double()
+    return TokenSums(count, summed(torch.ones_like(active.acts)), summed(active.acts), summed(active.acts.square()))
