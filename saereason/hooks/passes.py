@@ -1,0 +1,55 @@
+"""One forward pass, and hooks that go with the block that registered them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ..model import Batch, Model
+
+Resid = Float[Tensor, "batch pos d_model"]
+
+
+def run(model: Model, batch: Batch, **options: Any) -> Any:
+    """One forward pass of the plain Hugging Face model, with positions counted from each row's first token."""
+    mask = batch.mask.long()
+    position = (mask.cumsum(-1) - 1).clamp(min=0)
+    with lean_head(model):
+        return model.hf(input_ids=batch.tokens, attention_mask=mask, position_ids=position, **options)
+
+
+@contextmanager
+def lean_head(model: Model) -> Iterator[None]:
+    """Within the block the LM head gets contiguous rows; torch else copies its weights for every row of a batch."""
+
+    def gathered(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
+        return (args[0].contiguous(), *args[1:]) if args else args
+
+    with ExitStack() as stack:
+        head = model.hf.get_output_embeddings()
+        if head is not None:
+            attach(stack, head.register_forward_pre_hook(gathered))
+        yield
+
+
+def check_layers(model: Model, layers: Sequence[int]) -> None:
+    """Raises ValueError for a layer the model does not have."""
+    wrong = sorted({layer for layer in layers if not 0 <= layer < model.n_layers})
+    if wrong:
+        raise ValueError(
+            f"{model.name} has no layer {wrong[0]}; its layers are 0 to {model.n_layers - 1}, counted from 0."
+        )
+
+
+class EnoughError(Exception):
+    """Ends a forward pass whose remaining blocks nobody needs."""
+
+
+def enough(*passed: Any) -> None:  # noqa: ARG001
+    raise EnoughError
+
+
+def attach(stack: ExitStack, handle: Any) -> None:
+    stack.callback(handle.remove)
