@@ -91,6 +91,42 @@ def tiny_sae(architecture, layer, *, d_in=32, d_sae=96, seed=0):
     return sae.eval().requires_grad_(False)
 
 
+def counting_behaviour(model):
+    """Prompts that end in "Q" against the same with a "Z"; the behaviour is to write a letter from a to m."""
+    from saereason.controls import Behaviour, Sample
+    from saereason.effects import Shows, Trial
+    from saereason.examples import Examples
+
+    words = ["some", "words", "stand", "here", "and", "more", "of", "them", "there", "too", "in", "a", "row"]
+    stems = {
+        name: tuple(f"{words[k % 13]} {words[(k * 5 + 1) % 13]} {k}" for k in range(start, start + 16))
+        for name, start in (("discovery", 0), ("confirmation", 100))
+    }
+
+    def ending(name, letter):
+        return tuple(f"{stem}{letter}" for stem in stems[name])
+
+    def sample(name):
+        return Sample(Examples.pair(model, ending(name, "Q"), ending(name, "Z")), stems[name])
+
+    def trial(name, letter):
+        return Trial(ending(name, letter), Shows("[a-m]"), stems[name], 3)
+
+    return Behaviour(
+        "counting",
+        sample("discovery"),
+        sample("confirmation"),
+        showing=ending("discovery", "Q"),
+        plain=tuple(f"{a} {b} {c} indeed" for a in words[:4] for b in words[4:8] for c in words[8:10]),
+        matched=sample("confirmation"),
+        rehearsal=trial("discovery", "Z"),
+        practice=trial("discovery", "Q"),
+        absent=trial("confirmation", "Z"),
+        present=trial("confirmation", "Q"),
+        instructed=trial("confirmation", "Q"),
+    )
+
+
 @pytest.fixture(scope="session")
 def model():
     return tiny_model()

@@ -23,7 +23,7 @@ ORDER = [
     {"controls", "layers"},
     {"plots", "explorer", "report"},
     {"behaviours"},
-    {"demo", "progress"},
+    {"demo", "progress", "study"},
     {"cli"},
 ]
 """A module imports from its own group and from those above it."""

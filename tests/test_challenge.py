@@ -6,10 +6,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tiny_model, tiny_sae
+from conftest import counting_behaviour, tiny_model, tiny_sae
 
 import saereason as sr
-from saereason.controls import Behaviour, Rivals, Rung, Sample, Templates, Verdict, challenge
+from saereason.controls import Rivals, Rung, Sample, Templates, Verdict, challenge
 from saereason.controls.ladder import LADDER, NAMES, verdict_rows
 from saereason.controls.ladder.bench import Bench, Candidate
 from saereason.controls.ladder.chance import beats_chance
@@ -32,28 +32,8 @@ def verdict(*passed):
 
 @pytest.fixture(scope="module")
 def counting():
-    """A behaviour of a tiny model: prompts with an "Q" against the same with a "Z"; steering should make it say "a"."""
     model = tiny_model()
-    words = ["some", "words", "stand", "here", "and", "more", "of", "them", "there", "too", "in", "a", "row"]
-
-    def pairs(start, n):
-        stems = [f"{words[k % 13]} {words[(k * 5 + 1) % 13]} {k}" for k in range(start, start + n)]
-        return stems, Sample(
-            sr.Examples.pair(model, [f"{s}Q" for s in stems], [f"{s}Z" for s in stems]), tuple(map(str, stems))
-        )
-
-    (first, discovery), (second, confirmation) = pairs(0, 16), pairs(100, 16)
-    judge = Shows("[a-m]")
-    trials = {
-        "rehearsal": Trial(tuple(f"{s}Z" for s in first), judge, tuple(first), 3),
-        "absent": Trial(tuple(f"{s}Z" for s in second), judge, tuple(second), 3),
-        "present": Trial(tuple(f"{s}Q" for s in second), judge, tuple(second), 3),
-        "instructed": Trial(tuple(f"{s}Q" for s in second), judge, tuple(second), 3),
-    }
-    plain = tuple(f"{a} {b} {c} indeed" for a in words[:4] for b in words[4:8] for c in words[8:10])
-    return model, Behaviour(
-        "counting", discovery, confirmation, tuple(f"{s}Q" for s in first), plain, matched=confirmation, **trials
-    )
+    return model, counting_behaviour(model)
 
 
 @pytest.fixture(scope="module")

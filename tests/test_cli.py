@@ -141,3 +141,10 @@ def test_train_then_steer(folder, tmp_path):
         "a",
     )
     assert result.exit_code == 0, result.output
+
+
+def test_challenge_refuses_what_is_not_there(folder):
+    result = run("challenge", "dreaming", "--model", folder / "model", "--saes", folder / "saes")
+    assert result.exit_code == 2 and "there are cot-mode and step-words" in result.stderr
+    result = run("challenge", "cot-mode", "--model", folder / "model", "--saes", folder / "saes", "--layers", "0,1")
+    assert result.exit_code == 2 and "no SAE at layer 0" in result.stderr

@@ -57,6 +57,7 @@ def cot_mode(
             for prompt in confirmation.take(n_confirmation // 4).prompts(model, instruction)
         ),
         rehearsal=replace(rehearsal, judge=shows),
+        practice=Trial.of(model, discovery, discovery.cot, **tokens),
         absent=replace(directly, judge=shows),
         instructed=in_steps,
         present=in_steps,

@@ -3,7 +3,7 @@
 import typer
 
 from .saes import check, publish
-from .search import search
+from .search import challenge, search
 from .steer import steer
 from .story import demo, layers
 from .train import teach, train
@@ -16,5 +16,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which SAE features does a language model use when it reasons, at which layers, and can you switch them?",
 )
-for command in (demo, train, check, search, steer, layers, teach, publish):
+for command in (demo, train, check, search, challenge, steer, layers, teach, publish):
     app.command()(command)

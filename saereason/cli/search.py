@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shell import Adapter, Gguf, ModelName, Saes, TaskFile, plain_errors, show_table
+from .shell import Adapter, Gguf, Layers, ModelName, Out, Saes, TaskFile, numbers, out, plain_errors, show_table
 
 
 def search(
@@ -43,3 +43,53 @@ def search(
         columns = ("difference", "studentised", "mean_on", "mean_off", "rate_on", "rate_off")
         rows = [(f, *(f"{best[c][i]:.3f}" for c in columns)) for i, f in enumerate(best)]
         show_table(("feature", *columns), rows, f"{len(table)} features, {len(problems)} pairs of prompts")
+
+
+def challenge(
+    behaviour: Annotated[str, typer.Argument(help="cot-mode or step-words.")],
+    saes: Saes = Path("smollm2-135m"),
+    layers: Layers | None = None,
+    model: ModelName = "smollm2-135m",
+    gguf: Gguf = None,
+    adapter: Adapter = None,
+    others: Annotated[list[Path] | None, typer.Option(help="SAEs of another seed; may be given again.")] = None,
+    frozen: Annotated[Path | None, typer.Option(help="SAEs whose decoder was never trained.")] = None,
+    top: Annotated[int, typer.Option(help="Features that each score proposes.")] = 3,
+    n: Annotated[int, typer.Option(help="Prompts to confirm on.")] = 100,
+    draws: Annotated[int, typer.Option(help="Random controls of each kind.")] = 10,
+    tokens: Annotated[int, typer.Option(help="Longest answer.")] = 96,
+    seed: int = 0,
+    folder: Out = Path("runs/challenge"),
+) -> None:
+    """Let every score propose features for a behaviour, and try to prove each one wrong."""
+    with plain_errors():
+        from saereason.behaviours import cot_mode, step_words
+        from saereason.controls import Rivals
+        from saereason.loading import load_model
+        from saereason.progress import steps
+        from saereason.runs import Run, claimed
+        from saereason.saes import load_saes
+        from saereason.study import run_study
+
+        if behaviour not in ("cot-mode", "step-words"):
+            raise ValueError(f"no behaviour {behaviour!r}; there are cot-mode and step-words.")
+        lm = load_model(model, adapter=adapter, gguf=gguf)
+        loaded = load_saes(saes, device=lm.device)
+        wanted = numbers(layers, "layers") if layers else tuple(loaded)
+        missing = [layer for layer in wanted if layer not in loaded]
+        if missing:
+            raise ValueError(f"no SAE at layer {missing[0]}; {saes} has layers {sorted(loaded)}.")
+        chosen = {layer: loaded[layer] for layer in wanted}
+        rivals = Rivals(tuple(load_saes(path) for path in others or ()), load_saes(frozen) if frozen else None)
+        with claimed(folder), steps() as bars:
+            made = (
+                cot_mode(lm, n_confirmation=n, max_new_tokens=tokens, seed=seed)
+                if behaviour == "cot-mode"
+                else step_words(lm)
+            )
+            study = run_study(
+                lm, chosen, made, Run.open(folder), bars, n_per_score=top, n_draws=draws, rivals=rivals, seed=seed
+            )
+        for verdict in sorted(study.verdicts, key=lambda verdict: -verdict.height):
+            out.print(f"- {verdict}", markup=False, highlight=False, soft_wrap=True)
+        out.print(folder / "report.html", highlight=False)

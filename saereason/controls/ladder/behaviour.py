@@ -49,6 +49,9 @@ class Behaviour:
     rehearsal: Trial | None = None
     """Discovery's prompts, on which the behaviour does not show of itself: sizes are tried on them."""
 
+    practice: Trial | None = None
+    """Discovery's prompts asked for the behaviour, judged by the task: what is written after them proposes features."""
+
     absent: Trial | None = None
     """Confirmation's prompts of the same kind: does steering bring the behaviour about?"""
 
@@ -66,7 +69,7 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         said = [
-            {*self.discovery.ids, *(self.rehearsal.ids if self.rehearsal else ())},
+            {*self.discovery.ids, *(i for trial in (self.rehearsal, self.practice) if trial for i in trial.ids)},
             {
                 *self.confirmation.ids,
                 *(i for trial in (self.absent, self.present, self.task) if trial for i in trial.ids),

@@ -1,0 +1,88 @@
+"""A study: every score proposes features for a behaviour, and the ladder is climbed with each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from saereason.controls import Behaviour, Rivals, Verdict, challenge
+from saereason.model import Model
+from saereason.plots import plot_funnel
+from saereason.progress import Steps
+from saereason.report import Figure, Page, Table, Text, write_report
+from saereason.runs import Run
+from saereason.saes import SAE
+
+from .propose import Proposals, propose
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    proposals: Proposals
+    verdicts: tuple[Verdict, ...]
+
+
+def run_study(
+    model: Model,
+    saes: Mapping[int, SAE],
+    behaviour: Behaviour,
+    run: Run,
+    bars: Steps,
+    *,
+    n_per_score: int = 3,
+    n_draws: int = 10,
+    rivals: Rivals = Rivals(),
+    seed: int = 0,
+) -> Study:
+    """Propose, challenge, and write `proposals.parquet`, `verdicts.parquet` and `report.html` into the run.
+
+    What the run already holds is not done again.
+    """
+    with bars.step("let every score propose features") as show:
+        proposals = propose(model, saes, behaviour, n=n_per_score, progress=show)
+        proposals.table.save(run.folder / "proposals.parquet")
+    with bars.step("climb the ladder") as show:
+        verdicts = challenge(
+            model,
+            saes,
+            proposals.features,
+            behaviour,
+            rivals=rivals,
+            n_draws=n_draws,
+            run=run,
+            seed=seed,
+            progress=show,
+        )
+    study = Study(proposals, tuple(verdicts))
+    write_report(run.folder, _page(model, behaviour, study))
+    return study
+
+
+def _page(model: Model, behaviour: Behaviour, study: Study) -> Page:
+    verdicts, proposals = study.verdicts, study.proposals
+    n = len(verdicts)
+    standing = max((verdict.height for verdict in verdicts), default=0)
+    said = f"{len(proposals.by_score)} scores proposed {n} features; the highest rung that any stands on is {standing}."
+    left_out = tuple(f"{name}: {why}" for name, why in proposals.left_out.items())
+    return Page(
+        f"{behaviour.name}: who stands on the ladder? ({model.name})",
+        said,
+        (
+            Figure("The funnel", plot_funnel(verdicts, proposals.by_score)),
+            Table("Features", ("feature", "proposed by", "height", "passes"), tuple(_rows(study))),
+            Text("Verdicts", tuple(str(verdict) for verdict in verdicts)),
+            *([Text("Scores left out", left_out)] if left_out else []),
+        ),
+    )
+
+
+def _rows(study: Study) -> Sequence[tuple[str, str, int, str]]:
+    """One a feature, the highest first."""
+    by = study.proposals.by_score.items()
+    return [
+        (
+            str(verdict.feature),
+            ", ".join(name for name, features in by if verdict.feature in features),
+            verdict.height,
+            ", ".join(str(rung.number) for rung in verdict.rungs if rung.passed) or "none",
+        )
+        for verdict in sorted(study.verdicts, key=lambda verdict: -verdict.height)
+    ]

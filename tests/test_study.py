@@ -1,0 +1,70 @@
+"""Proposals by every score, and the study that challenges them."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+from conftest import counting_behaviour, tiny_model, tiny_sae
+
+import saereason as sr
+from saereason.behaviours.steps import numbered
+from saereason.features import FeatureTable
+from saereason.progress import steps
+from saereason.study import propose, run_study
+
+
+@pytest.fixture(scope="module")
+def counting():
+    model = tiny_model()
+    return model, {2: tiny_sae("topk", 2), 3: tiny_sae("standard", 3)}, counting_behaviour(model)
+
+
+@pytest.fixture(scope="module")
+def proposals(counting):
+    return propose(*counting, n=2)
+
+
+def test_every_score_proposes_its_best_or_says_why_not(counting, proposals):
+    assert set(proposals.by_score) | set(proposals.left_out) == {
+        "paired difference",
+        "Cohen's d",
+        "correlation over tokens",
+        "output score",
+        "ReasonScore",
+        "correlation with being right",
+        "attribution",
+        "first token written",
+        "pooled over what is written",
+    }
+    assert "ReasonScore" in proposals.left_out, "a tiny model writes no words"
+    table = sr.search(*counting[:2], counting[2].discovery.examples)
+    assert proposals.by_score["paired difference"] == tuple(table.top(2, "studentised"))
+    for name, features in proposals.by_score.items():
+        assert len(features) <= 2
+        assert all(proposals.table.row(feature)[name] > 0 for feature in features)
+    assert proposals.features == sorted({f for features in proposals.by_score.values() for f in features})
+
+
+def test_a_behaviour_without_trials_is_proposed_for_by_its_examples(counting):
+    model, saes, behaviour = counting
+    bare = dataclasses.replace(
+        behaviour, rehearsal=None, practice=None, absent=None, present=None, instructed=None, task=None
+    )
+    found = propose(model, saes, bare, n=1)
+    assert len(found.by_score) == 4 and not found.left_out
+
+
+def test_a_study_leaves_tables_and_a_page(counting, tmp_path):
+    model, saes, behaviour = counting
+    with steps() as bars:
+        study = run_study(model, saes, behaviour, sr.Run.open(tmp_path), bars, n_per_score=1)
+    assert [verdict.feature for verdict in study.verdicts] == study.proposals.features
+    assert len(FeatureTable.load(tmp_path / "proposals.parquet")) == 192
+    assert len(pd.read_parquet(tmp_path / "verdicts.parquet")) == 8 * len(study.verdicts)
+    page = (tmp_path / "report.html").read_text(encoding="utf8")
+    assert "who stands on the ladder?" in page and str(study.verdicts[0].feature) in page
+    assert "ReasonScore: 0 of the words occur" in page
+
+
+def test_texts_are_numbered_as_steps():
+    assert numbered("One. Two. Three.") == "Step 1: One. Step 2: Two. Step 3: Three."
