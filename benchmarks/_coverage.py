@@ -29,6 +29,9 @@ SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 PAIRED = ((0.05, 0.05), (0.2, 0.1), (0.3, 0.05), (0.15, 0.15))
 """Shares of prompts that are right in the one arm alone, and in the other alone."""
 
+BINARY = np.array([0.3, 0.5, 0.8])
+"""How often three treatments say yes; the base does as often as the first."""
+
 LAYERS = tuple(range(12))
 Ends = tuple[Any, Any]
 
@@ -90,7 +93,7 @@ def printed() -> Iterator[Case]:
         yield Case(f"mean, {kind}", truth, draw, lambda x, seed: ends(mean_interval(x, n_resamples=1000, seed=seed)))
     for kind, draw in (("normal", _normal_curve), ("lognormal", _lognormal_curve)):
         yield Case(f"bands, {kind}", np.linspace(0, 1, 12), draw, _bands)
-    for kind, draw in (("normal", _normal_arms), ("lognormal", _lognormal_arms)):
+    for kind, draw in (("normal", _normal_arms), ("lognormal", _lognormal_arms), ("paired binary", _binary_arms)):
         yield Case(f"Cohen's d, {kind}", *draw, _d)
     yield Case("concentration", 0.5, _masses, _concentration)
     first, second = _profile(7), _profile(4)
@@ -144,6 +147,20 @@ def _lognormal_truth(factors: np.ndarray) -> np.ndarray:
 
 
 _lognormal_arms = (_lognormal_truth(np.array([1.0, 1.3, 1.8])), _arms_lognormal)
+
+
+def _arms_binary(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Yes or no, whichever side of a threshold a normal value falls that a text's arms share in part."""
+    text = 0.7 * rng.standard_normal((N, 1))
+    base = text + 0.51**0.5 * rng.standard_normal((N, 1)) < scipy_stats.norm.ppf(BINARY[0])
+    treated = text + 0.51**0.5 * rng.standard_normal((N, 3)) < scipy_stats.norm.ppf(BINARY)
+    return treated.astype(float), np.repeat(base.astype(float), 3, axis=1)
+
+
+_binary_arms = (
+    (BINARY - BINARY[0]) / np.sqrt((BINARY * (1 - BINARY) + BINARY[0] * (1 - BINARY[0])) / 2),
+    _arms_binary,
+)
 
 
 def _d(arms: tuple[np.ndarray, np.ndarray], seed: int) -> Ends:

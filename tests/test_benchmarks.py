@@ -6,7 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from scipy import stats as scipy_stats
+from conftest import tiny_sae
+
+from benchmarks._family import Draw, answered, null, planted
+from saereason import search
+from saereason.search import Block
+from saereason.stats import max_t
 
 TOP = Path(__file__).parent.parent
 
@@ -44,25 +49,55 @@ def test_every_side_of_the_training_benchmark_learns_the_same(measured):
 
 
 @pytest.fixture(scope="module")
-def calibrated():
-    """What the quick calibration prints last."""
-    command = [sys.executable, "-m", "benchmarks.calibration", "--quick"]
+def block(model, tmp_path_factory):
+    """What search keeps of 120 pairs of answers, in a tiny model with SAEs of its own."""
+    folder = tmp_path_factory.mktemp("search") / "block"
+    search(model, {layer: tiny_sae("topk", layer) for layer in range(4)}, answered(model, 120), block=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def calibrated(block, tmp_path_factory):
+    """What the quick calibration prints last, and its figure."""
+    out = tmp_path_factory.mktemp("out") / "figure.html"
+    command = [sys.executable, "-m", "benchmarks.calibration", "--quick", "--block", str(block), "--out", str(out)]
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1]), out
+
+
+def test_calibration_reports_what_it_promises(calibrated):
+    found, figure = calibrated
+    assert found["features"] == 4 * 96 and found["pairs"] == [120, 120]
+    assert [line["d_z"] for line in found["recall"]] == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    assert found["planted_first"] == found["recall"][5]["first"] and found["cue_caught"] == 1
+    assert "true standardised difference" in figure.read_text(encoding="utf8")
 
 
 def test_intervals_cover_at_about_their_level(calibrated):
-    exact = {name: share for name, share in calibrated["coverage"].items() if name.startswith(("wilson", "paired"))}
+    coverage = calibrated[0]["coverage"]
+    exact = {name: share for name, share in coverage.items() if name.startswith(("wilson", "paired"))}
     assert len(exact) == 9 and all(0.93 < share < 0.97 for share in exact.values())
-    simulated = {name: share for name, share in calibrated["coverage"].items() if name not in exact}
-    assert len(simulated) == 11 and all(share > 0.87 for share in simulated.values()), simulated
+    simulated = {name: share for name, share in coverage.items() if name not in exact}
+    assert len(simulated) == 12 and all(share > 0.87 for share in simulated.values()), simulated
     assert 0.92 < sum(simulated.values()) / len(simulated) < 0.975
 
 
-def test_nothing_is_discovered_where_there_is_nothing(calibrated):
+def test_nothing_is_discovered_where_there_is_nothing(block, tmp_path):
+    found = null(Draw(Block.open(block), tmp_path / "block", n_pairs=80, n_permutations=99), 60)
     for name in ("null_any_discovery", "null_any_discovery_bh", "null_any_discovery_by"):
-        assert (
-            scipy_stats.binom.sf(calibrated[name] * calibrated["replicates"] - 1, calibrated["replicates"], 0.05) > 1e-3
-        )
-    assert min(calibrated["null_ks_permutation"], calibrated["null_ks_t"]) > 1e-3
+        assert found[name] <= 9 / 60  # 3 of 60 expected; more than 9 once in 1,000 times
+    assert min(found["null_ks_permutation"], found["null_ks_t"]) > 1e-3
+
+
+def test_what_is_planted_is_ranked_first_and_discovered(block, tmp_path):
+    draw = Draw(Block.open(block), tmp_path / "block", n_pairs=100, n_permutations=99)
+    none, large = planted(draw, 12, [0.0, 0.8])
+    assert large.first >= 11 / 12 and large.discovered >= 11 / 12
+    assert none.first <= 2 / 12 and none.discovered <= 2 / 12
+    [among_real] = planted(draw, 6, [0.8], real=True)
+    assert among_real.discovered >= 5 / 6
+
+
+def test_the_real_pairs_do_differ_which_null_data_sets_could_have_shown(block):
+    assert (max_t(Block.open(block).differences, n_permutations=99) <= 0.05).sum() > 10

@@ -1,6 +1,5 @@
 """The cue rung: which tokens carry a feature, and whether they switch it on wherever they stand."""
 
-import dataclasses
 import inspect
 
 import numpy as np
@@ -11,71 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
+from benchmarks._cues import CUE, LENGTH, context_trial, counting_model, cue_trial, hand_made_saes, texts
 from saereason import CueTrial, Feature, hooks, inject, top_tokens, try_cues
 from saereason.controls.cues import STRATEGIES
 from saereason.controls.cues.inject import drawn_pieces, stand_ins, swapped
 from saereason.controls.cues.profile import top_contexts
 from saereason.model import Rendered, pad
-
-LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-SIZE = 2.0
-"""What the hand-made model's channels hold where they say yes."""
-
-
-def texts(seed, n=40, length=24, often="", rare=0.0, without=""):
-    """Random letters; of `often`, every text has each letter at least once; `rare` is the share of texts with "Q"."""
-    rng = np.random.default_rng(seed)
-    letters = [c for c in LETTERS if c not in "QZ" + without]
-    rows = []
-    for _ in range(n):
-        row = list(rng.choice(letters, size=length))
-        for c in often:
-            row[rng.integers(12, length)] = c
-        if rng.random() < rare:
-            row[rng.integers(4, 9)] = "Q"
-        rows.append("".join(row))
-    return rows
-
-
-def counting_model(seed=0):
-    """A block whose attention is even, and writes the share of "Q" (channel 0) among the tokens so far to channel 2;
-    channel 1 says "Z", channel 3 says the special token at the front, and channel 4 holds its share so far."""
-    model = tiny_model(seed=seed, n_layers=1)
-    ids = {c: model.encode(c)[0] for c in "QZ"}
-    block, generator = model.hf.model.layers[0], torch.Generator().manual_seed(seed)
-    rows = torch.randn(model.d_vocab, 32, generator=generator)
-    rows[:, :5] = 0
-    rows *= 32**0.5 / rows.norm(dim=-1, keepdim=True)
-    for channel, token in ((0, ids["Q"]), (1, ids["Z"]), (3, model.tokenizer.bos_token_id)):
-        rows[token] *= (1 - SIZE**2 / 32) ** 0.5
-        rows[token, channel] = SIZE  # every row has the norm that the block's own normalisation leaves alone
-    model.hf.model.embed_tokens.weight.data = rows
-    for weight in (*block.self_attn.parameters(), *block.mlp.parameters()):
-        weight.data.zero_()
-    for n, (reads, writes) in enumerate(((0, 2), (3, 4))):
-        block.self_attn.v_proj.weight.data[n, reads] = 1
-        block.self_attn.o_proj.weight.data[writes, n] = 1
-    return dataclasses.replace(model, name=f"counting-{seed}")
-
-
-def hand_made_saes():
-    """Features of the counting model: 0 "Z"; 1 "Z" if some "Q" came before; 2 any token, more so late in the text."""
-    sae = tiny_sae("standard", 0, d_sae=3)
-    for weight in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec):
-        weight.data.zero_()
-    sae.W_enc.data[1, 0], sae.b_enc.data[0] = 1, -SIZE / 2
-    sae.W_enc.data[1, 1], sae.W_enc.data[2, 1], sae.b_enc.data[1] = 1, 4, -SIZE
-    sae.W_enc.data[4, 2], sae.b_enc.data[2] = -1, SIZE
-    return {0: sae}
-
-
-CUE, CONTEXT, LENGTH = (Feature(0, index) for index in range(3))
-
-
-def cue_trial(seed):
-    """A pure detector of "Z"."""
-    own = texts(3 * seed, often="Z")
-    return try_cues(counting_model(seed), hand_made_saes(), CUE, own, plain=texts(3 * seed + 1, often=""), seed=seed)
 
 
 def blurred_cue_trial(seed):
@@ -95,14 +35,6 @@ def blurred_cue_trial(seed):
     sae.W_enc.data[:, 2], sae.b_enc.data[2] = weights[:-1], weights[-1] - 0.5
     own, plain = texts(3 * seed, often="Z"), texts(3 * seed + 1)
     return try_cues(model, {layer: sae}, Feature(layer, 2), own, plain=plain, seed=seed)
-
-
-def context_trial(seed):
-    """A feature of "Z" after "Q" however far back: its top token is Z alone, and Z alone does not switch it on."""
-    own = texts(3 * seed, often="Z", rare=0.7)
-    return try_cues(
-        counting_model(seed), hand_made_saes(), CONTEXT, own, plain=texts(3 * seed + 1, rare=0.03), seed=seed
-    )
 
 
 # the trial

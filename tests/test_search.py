@@ -27,7 +27,7 @@ from saereason.examples import Examples
 from saereason.model import pad
 from saereason.search import Block, Moments, moments
 from saereason.search.scores import auroc, cohens_d, welch_t
-from saereason.stats import max_t_groups, studentised
+from saereason.stats import max_t_groups, mean_interval, studentised
 
 ON = [
     "Tom has 3 apples. Think.",
@@ -242,6 +242,30 @@ def test_what_the_model_writes_is_scored_in_place_of_the_prompt(model, topk_saes
     np.testing.assert_allclose(table["mean_on"], torch.stack(rows).mean(0), atol=1e-4)
     with pytest.raises(ValueError, match="11 texts were written after 12 prompts"):
         Examples.pair(model, ON, OFF, written=([(), *written[0][1:]], written[1]))
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_doubling_every_token_of_a_prompt_leaves_scores_and_intervals_as_they_are(
+    monkeypatch, tmp_path, model, topk_saes, pool
+):
+    """With residuals that depend on the token alone, so that a doubled token says the same twice."""
+    rows = torch.randn(4, model.d_vocab, 32, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(pooling, "read", lambda _, batch, layers: {n: rows[n][batch.tokens] for n in layers})
+    whole = Examples.pair(model, ON, OFF, written=([model.encode(p) for p in ON], [model.encode(p)[:4] for p in OFF]))
+    twice = (each.repeat_interleave(2, dim=1) for each in (whole.tokens, whole.mask, whole.label, whole.valid))
+    paths = tmp_path / "once", tmp_path / "twice"
+    once, doubled = (
+        add_max_t(search(model, topk_saes, examples, pool=pool, block=path), path, n_permutations=99)
+        for examples, path in zip((whole, Examples(*twice, whole.group)), paths, strict=True)
+    )
+    assert (once["rate_on"] > 0).sum() > 20
+    for name in once.columns:
+        np.testing.assert_allclose(doubled[name], once[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    values = [Block.open(path).differences[:, :] for path in paths]
+    moving = np.flatnonzero(values[0].std(0) > 0)[:5]
+    for feature in moving:
+        narrow, wide = (mean_interval(each[:, feature], n_resamples=200) for each in values)
+        assert list(vars(narrow).values()) == pytest.approx(list(vars(wide).values()), rel=1e-3, abs=1e-5)
 
 
 # law 9, with residuals of our own in place of the model's

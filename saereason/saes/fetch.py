@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -66,7 +67,7 @@ def _download(release: str, sae_id: str, device: str) -> Any:
         raise ValueError(
             f"the hub did not give {sae_id} of {release} ({reason}); check the name, the network, or HF_HUB_OFFLINE."
         ) from error
-    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError) as error:
+    except (SafetensorError, UnpicklingError, RuntimeError, LookupError, TypeError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(
             f"{sae_id} of {release} is damaged or of an unknown kind ({reason}); fetch it again."
