@@ -101,3 +101,15 @@ def test_what_is_planted_is_ranked_first_and_discovered(block, tmp_path):
 
 def test_the_real_pairs_do_differ_which_null_data_sets_could_have_shown(block):
     assert (max_t(Block.open(block).differences, n_permutations=99) <= 0.05).sum() > 10
+
+
+def test_the_search_benchmark_reports_what_it_promises(model, tmp_path):
+    model.hf.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    command = [sys.executable, "-m", "benchmarks.search", "--quick", "--model", str(tmp_path)]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["over_forward"] > found["over_forward_last"] > 0.5
+    assert 0.8 < found["memory_ratio"] < 1.3 and 0.8 < found["memory_ratio_block"] < 1.5
+    assert all(len(rates) == 3 and min(rates) > 0 for rates in found["rates"].values())
