@@ -22,7 +22,7 @@ SMALLER = {
         "max_new_tokens=96": "max_new_tokens=8",
         ".take(20)": ".take(4)",
     },
-    "search": {"problems(24,": "problems(6,"},
+    "search": {"n=24": "n=6"},
     "challenge": {
         "if layer in (14, 24)": "if layer == 14",
         "n_discovery=96": "n_rehearsal=2, n_plain=12, max_new_tokens=4, n_discovery=8",
