@@ -7,7 +7,7 @@ import pytest
 from conftest import counting_behaviour, tiny_model, tiny_sae
 
 import saereason as sr
-from saereason.behaviours.steps import numbered
+from saereason.behaviours.steps import with_steps
 from saereason.features import FeatureTable
 from saereason.progress import steps
 from saereason.study import propose, run_study
@@ -66,5 +66,9 @@ def test_a_study_leaves_tables_and_a_page(counting, tmp_path):
     assert "ReasonScore: 0 of the words occur" in page
 
 
-def test_texts_are_numbered_as_steps():
-    assert numbered("One. Two. Three.") == "Step 1: One. Step 2: Two. Step 3: Three."
+def test_the_word_step_is_put_in_and_nothing_else():
+    text = "One day two of them went out to see the sea"
+    told = with_steps(text, 3)
+    assert told.split().count("step") == 4 and told.split()[0] == "One"
+    assert [word for word in told.split() if word != "step"] == text.split()
+    assert with_steps(text, 3) == told != with_steps(text, 4)

@@ -1,17 +1,21 @@
-"""Talk of steps: texts with "Step 1:" in them, which a detector of that one word tells from others."""
+"""Talk of steps: texts with the word "step" here and there, which a detector of that one word tells from others."""
+
+import random
 
 from saereason.controls import Behaviour, Sample
 from saereason.examples import Examples
 from saereason.model import Model
 from saereason.training import plain_texts
 
+N_SENTENCES, N_WORDS = 4, 4
+
 
 def step_words(model: Model, *, n_discovery: int = 60, n_confirmation: int = 60, n_plain: int = 100) -> Behaviour:
-    """Paragraphs whose sentences are numbered as steps, against the same paragraphs without: a cue and nothing else.
+    """Paragraphs with "step" put in after four of their words, against the same paragraphs without: a cue and no more.
 
     The claim that a feature for this stands for stepwise reasoning must fall to its own tokens.
     """
-    texts = [text for text in plain_texts() if text.count(". ") >= 1]
+    texts = list(dict.fromkeys(". ".join(text.split(". ")[:N_SENTENCES]) for text in plain_texts()))
     needed = n_discovery + n_confirmation + n_plain
     if len(texts) < needed:
         raise ValueError(f"{needed} paragraphs are needed and there are {len(texts)}; ask for fewer.")
@@ -20,19 +24,20 @@ def step_words(model: Model, *, n_discovery: int = 60, n_confirmation: int = 60,
         name="stepwise reasoning",
         discovery=_sample(model, discovery, 0),
         confirmation=_sample(model, rest[:n_confirmation], n_discovery),
-        showing=tuple(numbered(text) for text in discovery),
+        showing=tuple(with_steps(text, n) for n, text in enumerate(discovery)),
         plain=tuple(rest[n_confirmation : n_confirmation + n_plain]),
     )
 
 
-def numbered(text: str) -> str:
-    """The text with its first sentences numbered as steps."""
-    sentences = text.split(". ")
-    return ". ".join(f"Step {n}: {sentence}" for n, sentence in enumerate(sentences[:4], 1))
+def with_steps(text: str, seed: int) -> str:
+    """The text with "step" after some of its words, drawn by the seed."""
+    words, rng = text.split(" "), random.Random(seed)
+    for place in sorted(rng.sample(range(1, len(words)), min(N_WORDS, len(words) - 1)), reverse=True):
+        words.insert(place, "step")
+    return " ".join(words)
 
 
 def _sample(model: Model, texts: list[str], first: int) -> Sample:
-    bare = [". ".join(text.split(". ")[:4]) for text in texts]
-    examples = Examples.texts(model, [numbered(text) for text in texts], bare)
-    ids = tuple(f"{'steps' if n < len(texts) else 'bare'}/{first + n % len(texts)}" for n in range(2 * len(texts)))
-    return Sample(examples, ids)
+    on = [with_steps(text, first + n) for n, text in enumerate(texts)]
+    ids = tuple(f"{kind}/{first + n}" for kind in ("steps", "bare") for n in range(len(texts)))
+    return Sample(Examples.texts(model, on, texts), ids)
