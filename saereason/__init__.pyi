@@ -54,9 +54,13 @@ from .saes import SAE as SAE
 from .saes import fetch_saes as fetch_saes
 from .saes import load_saes as load_saes
 from .saes import save_saes as save_saes
+from .search import Contexts as Contexts
+from .search import FeatureCard as FeatureCard
 from .search import add_max_t as add_max_t
 from .search import attribute as attribute
 from .search import diff_mean as diff_mean
+from .search import feature_card as feature_card
+from .search import feature_contexts as feature_contexts
 from .search import load_lexicon as load_lexicon
 from .search import output_scores as output_scores
 from .search import reason_scores as reason_scores

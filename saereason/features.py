@@ -61,7 +61,16 @@ class FeatureTable:
         """The k rows with the highest value in a column, best first; ties in the table's order, NaN last."""
         if k < 0:
             raise ValueError(f"k is {k}; it must be at least 0.")
-        return self.where(np.argsort(-self[by].astype(np.float64), kind="stable")[:k])
+        falling = -self[by].astype(np.float64)
+        rows = np.arange(len(self))
+        if 0 < k < len(self):
+            least = np.partition(falling, k - 1)[k - 1]  # NaN where fewer have a value
+            rows = np.flatnonzero(~(falling > least)) if np.isnan(least) else np.flatnonzero(falling <= least)
+        return self.where(rows[np.argsort(falling[rows], kind="stable")[:k]])
+
+    def sort(self, by: str) -> "FeatureTable":
+        """All rows, the highest value in a column first; ties in the table's order, NaN last."""
+        return self.top(len(self), by)
 
     def row(self, feature: Feature) -> dict[str, Any]:
         """Everything known of one feature."""
@@ -72,6 +81,23 @@ class FeatureTable:
 
     def with_column(self, name: str, values: np.ndarray) -> "FeatureTable":
         return FeatureTable({**self.columns, name: values})
+
+    def join(self, other: "FeatureTable") -> "FeatureTable":
+        """These rows with the other table's columns, feature by feature; NaN where it does not have the feature.
+
+        Raises ValueError for a column that both have, and for a feature that the other has twice.
+        """
+        import pandas as pd
+
+        keys = ["layer", "index"]
+        both = sorted(self.columns.keys() & other.columns.keys() - {*keys})
+        if both:
+            raise ValueError(f"both tables have {both}; leave it out of one, or give it another name.")
+        try:
+            frame = self.to_pandas().merge(other.to_pandas(), on=keys, how="left", validate="many_to_one")
+        except pd.errors.MergeError:
+            raise ValueError("the other table has a feature twice; give each once.") from None
+        return FeatureTable({str(name): frame[name].to_numpy() for name in frame.columns})
 
     def to_pandas(self) -> Any:
         import pandas as pd

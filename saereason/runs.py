@@ -43,9 +43,41 @@ class Run:
         }
         write_json(self.folder / "manifest.json", manifest)
 
+    def con(self) -> Any:
+        """A DuckDB connection, in memory, that has every Parquet file of the run as a view.
+
+        A view is called as its file is, with the folders before it (`"training/log"`). The results of work units of one
+        name are one view, `"results/<name>"`, with the file that each row is from in `filename`. Files that come later
+        need another connection.
+        """
+        import duckdb
+
+        con = duckdb.connect()
+        for name, files in _tables(self.folder).items():
+            shown = ", filename=true, union_by_name=true" if name.startswith("results/") else ""
+            listed = ", ".join(_quoted(str(file), "'") for file in files)
+            con.execute(f"CREATE VIEW {_quoted(name, chr(34))} AS FROM read_parquet([{listed}]{shown})")
+        return con
+
     @property
     def manifest(self) -> dict[str, Any]:
         return json.loads((self.folder / "manifest.json").read_text(encoding="utf8"))
+
+
+def _tables(folder: Path) -> dict[str, list[Path]]:
+    """The Parquet files under a folder by the name of their view; those half written, which are hidden, left out."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*.parquet")):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if any(part.startswith(".") for part in parts):
+            continue
+        name = "/".join(parts)
+        found.setdefault(name.rpartition("-")[0] if parts[0] == "results" else name, []).append(path)
+    return found
+
+
+def _quoted(text: str, mark: str) -> str:
+    return mark + text.replace(mark, 2 * mark) + mark
 
 
 def installed(package: str) -> str | None:

@@ -113,3 +113,11 @@ def test_the_search_benchmark_reports_what_it_promises(model, tmp_path):
     assert found["over_forward"] > found["over_forward_last"] > 0.5
     assert 0.8 < found["memory_ratio"] < 1.3 and 0.8 < found["memory_ratio_block"] < 1.5
     assert all(len(rates) == 3 and min(rates) > 0 for rates in found["rates"].values())
+
+
+def test_the_tables_benchmark_reports_what_it_promises():
+    command = [sys.executable, "-m", "benchmarks.tables", "--quick"]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["same_answers"] and min(found["top_sql"], found["top_table"], found["top_sorted"]) > 0

@@ -66,6 +66,45 @@ def test_columns_of_any_kind_rank(kind):
     assert ranked["rate"].astype(int).tolist() == [1, 1, 1]
 
 
+@pytest.mark.parametrize("k", [1, 3, 40, 199, 200, 500])
+def test_the_top_is_what_sorting_gives(k):
+    rng = np.random.default_rng(k)
+    score = np.round(rng.normal(size=200), 1)
+    score[rng.random(200) < 0.3] = np.nan
+    whole = table(200, score=score)
+    expected = np.argsort(-score, kind="stable")[:k]
+    assert list(whole.top(k, "score")) == list(whole.where(expected))
+    assert list(whole.sort("score")) == list(whole.where(np.argsort(-score, kind="stable")))
+
+
+def test_scores_are_joined_feature_by_feature():
+    rows = np.array([5, 0, 3])
+    other = FeatureTable({name: column[rows] for name, column in table().columns.items() if name != "score"})
+    other = other.with_column("rank", np.array([2, 0, 1]))
+    joined = table().join(other)
+    assert list(joined) == list(table()) and joined["score"][2] == table()["score"][2]
+    np.testing.assert_array_equal(joined["rank"], [0, np.nan, np.nan, 1, np.nan, 2])
+    with pytest.raises(ValueError, match=r"both tables have \['score'\]"):
+        table().join(table())
+    with pytest.raises(ValueError, match="a feature twice"):
+        table().join(other.where([0, 0]))
+
+
+def test_duckdb_sees_every_table_of_a_run(model, tmp_path):
+    run = Run.open(tmp_path / "it's a run")
+    table().save(run.folder / "found.parquet")
+    table(3).save(run.folder / "training" / "log.parquet")
+    units = [work_unit(model, "demo/arm", n=n) for n in range(2)]
+    list(inline(run, units, lambda unit: [{"n": unit.argument("n")}]))
+    (run.folder / ".half-written.parquet").write_text("no table")
+    con = run.con()
+    assert con.sql("SELECT layer, index FROM found ORDER BY score DESC NULLS LAST LIMIT 1").fetchall() == [(0, 2)]
+    assert con.sql('SELECT count(*) FROM "training/log"').fetchall() == [(3,)]
+    assert con.sql('SELECT n FROM "results/demo-arm" ORDER BY n').fetchall() == [(0,), (1,)]
+    assert con.sql('SELECT count(DISTINCT filename) FROM "results/demo-arm"').fetchall() == [(2,)]
+    assert len(con.sql("SHOW TABLES").fetchall()) == 3
+
+
 def test_rows_are_selected_into_a_new_table():
     whole = table()
     assert list(whole.at(1)) == [Feature(1, 0), Feature(1, 1), Feature(1, 2)]

@@ -4,7 +4,7 @@ from .active import Active, Encoder
 from .disk import check_folder, load_saes, save_saes
 from .fetch import fetch_saes
 from .pack import save_pack
-from .sae import SAE, check_saes, decoder_row, feature_acts, hashes, layer_of, sae_at, sae_hash
+from .sae import SAE, check_saes, decoder_cosines, decoder_row, feature_acts, hashes, layer_of, sae_at, sae_hash
 
 __all__ = [
     "SAE",
@@ -12,6 +12,7 @@ __all__ = [
     "Encoder",
     "check_folder",
     "check_saes",
+    "decoder_cosines",
     "decoder_row",
     "feature_acts",
     "fetch_saes",

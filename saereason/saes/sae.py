@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from ..features import Feature
 from ..hooks import check_layers
@@ -110,6 +111,11 @@ def decoder_row(sae: SAE, index: int) -> Float[Tensor, "d_model"]:
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         row = row / row.norm()
     return row
+
+
+def decoder_cosines(sae: SAE, direction: Float[Tensor, "d_model"]) -> Float[Tensor, "d_sae"]:
+    """Cosine of each feature's decoder row with a direction, float32."""
+    return cosine_similarity(sae.W_dec.detach().float(), direction.float()[None], dim=-1)
 
 
 def sae_hash(sae: SAE) -> str:

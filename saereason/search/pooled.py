@@ -47,7 +47,7 @@ def pooled(
     encoders = {layer: Encoder.of(sae, model.dtype) for layer, sae in saes.items()}
     for batch in examples.batches(batch_size, model.device):
         resid = read(model, batch.batch, list(encoders))
-        of_token, label = _observations(batch)
+        of_token, label = observed(batch)
         shows = batch.label[batch.valid].long()
         values, sums = {}, {}
         for layer, encoder in encoders.items():
@@ -57,7 +57,7 @@ def pooled(
         yield Pooled(label, values, sums)
 
 
-def _observations(batch: Examples) -> tuple[Int[Tensor, "token"], Bool[Tensor, "observation"]]:
+def observed(batch: Examples) -> tuple[Int[Tensor, "token"], Bool[Tensor, "observation"]]:
     """The observation that each scored token belongs to, and each observation's label."""
     group = batch.group[:, None].expand_as(batch.valid)[batch.valid]
     label = batch.label[batch.valid]

@@ -20,7 +20,7 @@ from saereason.model import Model
 from saereason.quality import firing_rates
 from saereason.runs import Run
 from saereason.saes import SAE, hashes
-from saereason.search import Block, add_max_t, diff_mean, search
+from saereason.search import Block, add_max_t, diff_mean, diff_mean_scores, probe_scores, residuals, search
 from saereason.steering import Divergence, Intervention
 
 from .behaviour import Behaviour, Sample
@@ -122,6 +122,16 @@ class Bench:
         name = f"DiffMean at layer {layer}"
         if name not in self._kept:
             self._kept[name] = diff_mean(self.model, self.behaviour.discovery.examples, [layer])[layer]
+        return self._kept[name]
+
+    def baselines(self, layer: int) -> Mapping[str, Float[np.ndarray, "observation"]]:
+        """What needs no SAE: learnt on discovery at a layer, one score for each observation of confirmation."""
+        name = f"baselines at layer {layer}"
+        if name not in self._kept:
+            samples = (self.behaviour.discovery, self.behaviour.confirmation)
+            train, test = (residuals(self.model, sample.examples, [layer])[layer] for sample in samples)
+            probe = probe_scores(train, test, seed=self.seed)
+            self._kept[name] = {"DiffMean": diff_mean_scores(train, test), "a logistic probe": probe}
         return self._kept[name]
 
     @cached_property

@@ -1,5 +1,8 @@
 """Rungs 1 and 2: does the feature go with the behaviour, and does it on prompts that search never saw?"""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import numpy as np
 
 from saereason.search import Block
@@ -18,11 +21,39 @@ def correlates(bench: Bench, candidate: Candidate) -> Rung:
 
 
 def replicates(bench: Bench, candidate: Candidate) -> Rung:
-    """Passes if on confirmation the sign is the same and max-T's p, adjusted for the candidates, is at most 0.05."""
+    """Passes if on confirmation the sign is the same and max-T's p, adjusted for the candidates, is at most 0.05.
+
+    DiffMean and a logistic probe, learnt on discovery, stand beside and do not decide: where the feature is not above
+    the better of them, the SAE has added nothing to telling the behaviour.
+    """
     found = bench.confirmation
     columns = np.array([found.column(feature) for feature in bench.features])
     p = found.block.max_t(columns, seed=bench.seed)[bench.features.index(candidate.feature)]
-    return _rung(2, found, candidate, float(p), f"of {len(columns)} candidates, on new prompts", bench)
+    rung = _rung(2, found, candidate, float(p), f"of {len(columns)} candidates, on new prompts", bench)
+    return _beside(rung, bench, candidate)
+
+
+def _beside(rung: Rung, bench: Bench, candidate: Candidate) -> Rung:
+    """The rung, with how well DiffMean and a probe tell the same prompts apart."""
+    found, rivals = bench.confirmation, bench.baselines(candidate.feature.layer)
+    label, paired = found.block.label, found.block.paired
+    own = candidate.sign * np.asarray(found.block.values[:, found.column(candidate.feature)], dtype=np.float64)
+    aurocs = {name: above(scores[label], scores[~label]) for name, scores in rivals.items()}
+    best = max(aurocs, key=lambda name: aurocs[name])
+    lead = _bootstrapped(
+        lambda on, off: above(own[on], own[off]) - above(rivals[best][on], rivals[best][off]),
+        label,
+        paired=paired,
+        seed=bench.seed,
+    )
+    named = ", ".join(f"{name} {value:.3f}" for name, value in aurocs.items())
+    nothing = "; the SAE has added nothing to them" if lead.low <= 0 else ""
+    return replace(
+        rung,
+        said=f"{rung.said}; {named} (the feature over {best}: {lead}){nothing}",
+        against=(*rung.against, *rivals),
+        details={**rung.details, **{f"auroc of {n}": v for n, v in aurocs.items()}, "lead": lead.value},
+    )
 
 
 def _rung(number: int, found: Found, candidate: Candidate, p: float, family: str, bench: Bench) -> Rung:
@@ -42,16 +73,34 @@ def _rung(number: int, found: Found, candidate: Candidate, p: float, family: str
 
 def separation(block: Block, column: int, *, n_resamples: int = 1000, seed: int = 0) -> Estimate:
     """A feature's AUROC with a bootstrap interval over prompts: pairs stay together, else each label is drawn anew."""
-    values, label = np.asarray(block.values[:, column], dtype=np.float64), block.label
-    on, off = values[label], values[~label]
+    values = np.asarray(block.values[:, column], dtype=np.float64)
+    return _bootstrapped(
+        lambda on, off: above(values[on], values[off]),
+        block.label,
+        paired=block.paired,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+
+
+def _bootstrapped(
+    statistic: Callable[[np.ndarray, np.ndarray], float],
+    label: np.ndarray,
+    *,
+    paired: bool,
+    n_resamples: int = 1000,
+    seed: int = 0,
+) -> Estimate:
+    """A statistic of the numbers of the observations on and off, with its percentile interval over prompts."""
+    on, off = np.flatnonzero(label), np.flatnonzero(~label)
     rng = np.random.default_rng(seed)
     draws = np.empty(n_resamples)
     for n in range(n_resamples):
         first = rng.integers(len(on), size=len(on))
-        second = first if block.paired else rng.integers(len(off), size=len(off))
-        draws[n] = above(on[first], off[second])
+        second = first if paired else rng.integers(len(off), size=len(off))
+        draws[n] = statistic(on[first], off[second])
     low, high = np.quantile(draws, [0.025, 0.975])
-    value = above(on, off)
+    value = statistic(on, off)
     return Estimate(value, float(min(low, value)), float(max(high, value)))
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from saereason.features import Feature
-from saereason.saes import SAE, decoder_row, sae_at
+from saereason.saes import SAE, decoder_cosines, decoder_row, sae_at
 
 from .bench import Bench, Candidate
 from .rung import ALPHA, Rung, untried
@@ -45,7 +44,6 @@ def recurs(bench: Bench, candidate: Candidate) -> Rung:
 
 def _nearest(saes: Mapping[int, SAE], others: Mapping[int, SAE], feature: Feature) -> tuple[Feature, float]:
     row = decoder_row(sae_at(saes, feature), feature.index)
-    rows = others[feature.layer].W_dec.detach().float()
-    cosines = torch.nn.functional.cosine_similarity(rows, row[None], dim=-1)
+    cosines = decoder_cosines(others[feature.layer], row)
     best = int(cosines.argmax())
     return Feature(feature.layer, best), float(cosines[best])
