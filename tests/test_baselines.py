@@ -5,12 +5,15 @@ import pytest
 import torch
 from conftest import counting_behaviour, tiny_model, tiny_sae
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold
 
 import saereason as sr
 from saereason.controls import Rivals, Templates
 from saereason.controls.ladder.bench import Bench, Candidate
 from saereason.controls.ladder.correlates import above, replicates
+from saereason.controls.ladder.rung import added
 from saereason.search.baselines import COSTS, Residuals, diff_mean_scores, probe_scores, residuals
+from saereason.stats import Estimate
 
 
 def drawn(n, d=12, *, shift=1.0, seed=0, paired=True):
@@ -57,14 +60,36 @@ def test_on_noise_a_probe_says_nothing():
     assert abs(np.mean(found) - 0.5) < 0.05
 
 
-def test_the_penalty_is_chosen_by_folds_that_keep_a_prompt_together():
-    """A prompt's own noise, shared by its two observations with opposite labels, fools folds that part them."""
+def test_the_probe_is_one_of_the_penalties_fitted_to_all_of_train():
     train = drawn(60, seed=4)
     scores = probe_scores(train, train)
-    deviation, mean = train.values.std(0), train.values.mean(0)
-    rows = (train.values - mean) / deviation
+    rows = (train.values - train.values.mean(0)) / train.values.std(0)
     fits = [LogisticRegression(C=cost, max_iter=2000).fit(rows, train.label).decision_function(rows) for cost in COSTS]
-    assert min(np.abs(scores - fit).max() for fit in fits) < 1e-2, "one of the penalties on all of train"
+    assert min(np.abs(scores - fit).max() for fit in fits) < 1e-2
+
+
+def test_no_fold_parts_the_observations_of_a_prompt(monkeypatch):
+    train, seen = drawn(60, seed=4), []
+    split = StratifiedGroupKFold.split
+
+    def watched(self, *arguments, **named):
+        for rows, held_out in split(self, *arguments, **named):
+            seen.append((set(train.group[rows]), set(train.group[held_out])))
+            yield rows, held_out
+
+    monkeypatch.setattr(StratifiedGroupKFold, "split", watched)
+    probe_scores(train, train)
+    assert len(seen) == 5 and not any(a & b for a, b in seen)
+    assert set().union(*(held_out for _, held_out in seen)) == set(range(60))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [(0.1, 0.3, ""), (-0.1, 0.3, ": that the SAE has added anything is not shown"), (-0.3, 0.0, "added nothing")],
+)
+def test_an_undecided_lead_is_not_called_none(low, high, said):
+    found = added(Estimate((low + high) / 2, low, high))
+    assert found == said or (said and found.endswith(said))
 
 
 def test_too_few_prompts_train_no_probe():
@@ -87,4 +112,4 @@ def test_the_second_rung_says_what_needs_no_sae(tmp_path):
     assert rung.details["auroc of a logistic probe"] > 0.9, "the last letter differs"
     best = max(value for name, value in rung.details.items() if name.startswith("auroc of"))
     assert rung.details["lead"] == pytest.approx(rung.figure.value - best)
-    assert "the SAE has added nothing" in rung.said and "a logistic probe" in rung.against
+    assert "the SAE has added" in rung.said and "a logistic probe" in rung.against

@@ -13,7 +13,7 @@ from saereason.hooks import read
 from saereason.model import pad
 from saereason.saes import Encoder
 from saereason.search import feature_card, feature_contexts
-from saereason.search.contexts import EDGES
+from saereason.search.contexts import EDGES, Places
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +83,16 @@ def test_neither_sample_nor_top_depends_on_the_batches(model, rows, contexts):
                 assert [(c.row, c.pos) for c in a] == [(c.row, c.pos) for c in b]
 
 
+def test_of_equals_what_was_read_first_is_kept():
+    places = Places.empty(2, 3)
+    ones = torch.ones(5)
+    for start in (0, 5):
+        rows = torch.arange(start, start + 5)
+        places.keep(torch.zeros(5, dtype=torch.long), ones, ones, rows, rows)
+    assert [context.row for context in places.of(0)] == [0, 1, 2]
+    assert places.of(1) == ()
+
+
 def test_the_sample_is_a_fair_one(model):
     """Over many seeds every firing is sampled about as often as any other."""
     rows = [torch.randint(4, model.d_vocab, (40,), generator=torch.Generator().manual_seed(8)).tolist()]
@@ -147,5 +157,9 @@ def test_bad_input_is_refused(model, contexts):
     saes = {1: tiny_sae("topk", 1)}
     with pytest.raises(ValueError, match="none of the 192 features"):
         contexts.number(sr.Feature(2, 0))
+    with pytest.raises(ValueError, match="another SAE of layer 1"):
+        feature_card(model, {1: tiny_sae("topk", 1, seed=2)}, sr.Feature(1, 0), contexts)
+    with pytest.raises(ValueError, match="n_top is 0"):
+        feature_contexts(model, saes, [[5, 6]], n_top=0)
     with pytest.raises(ValueError, match="no tokens to read"):
         feature_contexts(model, saes, [[5], [6]])

@@ -7,7 +7,7 @@ import torch
 
 from saereason.features import Feature
 from saereason.model import Model
-from saereason.saes import SAE, decoder_cosines, decoder_row, sae_at
+from saereason.saes import SAE, decoder_cosines, decoder_row, sae_at, sae_hash
 
 from .contexts import EDGES, Context, Contexts
 from .written import Written, written_tokens
@@ -54,10 +54,12 @@ def feature_card(
     """The card of one feature, `contexts` being what `feature_contexts` read with these SAEs.
 
     `n_each` contexts about each quantile; `n_tokens` tokens that it raises and lowers most. Raises ValueError for a
-    feature that is not there.
+    feature that is not there, and for contexts that were read with another SAE.
     """
     written = written_tokens(model, saes, feature, n_tokens)
     number = contexts.number(feature)
+    if dict(contexts.saes)[feature.layer] != sae_hash(saes[feature.layer]):
+        raise ValueError(f"the contexts were read with another SAE of layer {feature.layer}; read them with this one.")
     counts, top = contexts.density[number], contexts.top.of(number)
     filled = counts.nonzero().flatten().tolist()
     return FeatureCard(

@@ -15,7 +15,7 @@ from saereason.hooks import read
 from saereason.model import Model, pad
 from saereason.quality import scored
 from saereason.runs import write_table
-from saereason.saes import SAE, Encoder, check_saes
+from saereason.saes import SAE, Encoder, check_saes, hashes
 
 EDGES = 2.0 ** np.arange(-12, 12.5, 0.5)
 """Activations are counted by half octaves; what lies outside counts with the first or the last."""
@@ -62,7 +62,7 @@ class Places:
         for kept, values, fresh in zip(mine, new, vars(Places.empty(len(touched), k)).values(), strict=True):
             fresh[feature[order], rank] = values[order].to(fresh)
             both.append(torch.cat([kept[touched], fresh], dim=1))
-        chosen = both[0].topk(k, dim=1).indices
+        chosen = both[0].argsort(dim=1, descending=True, stable=True)[:, :k]  # of equals, what was read first
         for kept, values in zip(mine, both, strict=True):
             kept[touched] = values.gather(1, chosen)
 
@@ -88,6 +88,8 @@ class Contexts:
     """Tokens by activation, between the `EDGES`."""
 
     n_tokens: int
+    saes: tuple[tuple[int, str], ...]
+    """Hash of each SAE, by layer."""
 
     def number(self, feature: Feature) -> int:
         found = np.flatnonzero((self.features == (feature.layer, feature.index)).all(axis=1))
@@ -130,9 +132,11 @@ def feature_contexts(
     """Where each feature of every SAE fires in rows of token ids; one pass, each row's first token left out.
 
     What is sampled depends on the seed and the rows, not on the batches. Memory is O(features), however many rows.
-    Raises ValueError for rows without tokens to read.
+    Raises ValueError for rows without tokens to read, and for `n_top` or `n_sampled` below 1.
     """
     check_saes(model, saes)
+    if min(n_top, n_sampled) < 1:
+        raise ValueError(f"n_top is {n_top} and n_sampled {n_sampled}; both must be at least 1.")
     layers = sorted(saes)
     encoders = {layer: Encoder.of(saes[layer], model.dtype) for layer in layers}
     features = np.array([(layer, index) for layer in layers for index in range(len(saes[layer].W_dec))])
@@ -157,7 +161,7 @@ def feature_contexts(
         progress(min(start + batch_size, len(rows)), len(rows))
     if not n:
         raise ValueError(f"{len(rows)} rows have no tokens to read (the first of each is left out); give more text.")
-    return Contexts(features, top, sample, density, n)
+    return Contexts(features, top, sample, density, n, tuple(hashes(saes)))
 
 
 def _strongest(feature: Tensor, row: Tensor, act: Tensor) -> Tensor:

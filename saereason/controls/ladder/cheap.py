@@ -9,13 +9,13 @@ from saereason.steering import AddVector, Intervention, at_kl
 
 from .bench import Bench, Candidate
 from .chance import steering
-from .rung import Rung, untried
+from .rung import Rung, added, untried
 
 
 def beats_the_cheap(bench: Bench, candidate: Candidate) -> Rung:
     """Passes if steering brings the behaviour about on more prompts than its own first token does, put there by hand
     (the interval of the paired difference is above 0), and on no fewer than DiffMean does at the same KL (the interval
-    is not below 0). Where DiffMean does as well, the SAE has added nothing, and the rung says so. Asking for the
+    is not below 0). The lead over DiffMean says whether the SAE has added anything. Asking for the
     behaviour in words stands beside and does not decide.
     """
     trial = bench.behaviour.absent
@@ -31,10 +31,9 @@ def beats_the_cheap(bench: Bench, candidate: Candidate) -> Rung:
     said = [
         f"{steered.mean():.0%} of {len(steered)} prompts when steered, {forced.mean():.0%} with its first token put "
         f"there by hand ({_commonest(bench, openings)}): {over_prefix}",
-        f"{mean.mean():.0%} with DiffMean at {reached:.2g} nats ({kl:.2g} for the feature): {over_mean}",
+        f"{mean.mean():.0%} with DiffMean at {reached:.2g} nats ({kl:.2g} for the feature): {over_mean}"
+        f"{added(over_mean)}",
     ]
-    if over_mean.low <= 0:
-        said.append("the SAE has added nothing to DiffMean")
     details = {"forced_prefix": forced.mean(), "diff_mean": mean.mean(), "kl": kl, "kl_diff_mean": reached}
     against = ["forced first token", "DiffMean at the same KL"]
     if bench.behaviour.instructed is not None:

@@ -9,7 +9,7 @@ from saereason.search import Block
 from saereason.stats import Estimate
 
 from .bench import Bench, Candidate, Found
-from .rung import ALPHA, Rung
+from .rung import ALPHA, Rung, added
 
 
 def correlates(bench: Bench, candidate: Candidate) -> Rung:
@@ -23,8 +23,8 @@ def correlates(bench: Bench, candidate: Candidate) -> Rung:
 def replicates(bench: Bench, candidate: Candidate) -> Rung:
     """Passes if on confirmation the sign is the same and max-T's p, adjusted for the candidates, is at most 0.05.
 
-    DiffMean and a logistic probe, learnt on discovery, stand beside and do not decide: where the feature is not above
-    the better of them, the SAE has added nothing to telling the behaviour.
+    DiffMean and a logistic probe, learnt on discovery, stand beside and do not decide: the feature's lead over the
+    better of them says whether the SAE has added anything to telling the behaviour.
     """
     found = bench.confirmation
     columns = np.array([found.column(feature) for feature in bench.features])
@@ -47,10 +47,9 @@ def _beside(rung: Rung, bench: Bench, candidate: Candidate) -> Rung:
         seed=bench.seed,
     )
     named = ", ".join(f"{name} {value:.3f}" for name, value in aurocs.items())
-    nothing = "; the SAE has added nothing to them" if lead.low <= 0 else ""
     return replace(
         rung,
-        said=f"{rung.said}; {named} (the feature over {best}: {lead}){nothing}",
+        said=f"{rung.said}; {named} (the feature over {best}: {lead}{added(lead)})",
         against=(*rung.against, *rivals),
         details={**rung.details, **{f"auroc of {n}": v for n, v in aurocs.items()}, "lead": lead.value},
     )

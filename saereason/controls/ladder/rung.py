@@ -61,3 +61,10 @@ class Rung:
 
 def untried(number: int, why: str) -> Rung:
     return Rung(number, None, why)
+
+
+def added(lead: Estimate) -> str:
+    """What a feature's lead over what needs no SAE says of the SAE, as the end of a clause."""
+    if lead.low > 0:
+        return ""
+    return ": the SAE has added nothing" if lead.high <= 0 else ": that the SAE has added anything is not shown"
