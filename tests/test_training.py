@@ -24,7 +24,7 @@ from saereason.loading import random_copy
 from saereason.model import pad
 from saereason.plots import plot_training
 from saereason.saes import check_saes
-from saereason.training import Framing, journal, needed, plan, read_log
+from saereason.training import Framing, Log, Standing, journal, needed, plan, read_log
 from saereason.training.stream import Stream
 from saereason.training.topk import topk_step
 
@@ -387,6 +387,19 @@ def test_the_journal_has_a_line_for_every_sae_and_step(model, tmp_path):
     assert {"loss", "explained_variance", "l0", "dead", "tokens_per_second", "step_tokens_per_second"} < set(log)
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "log.parquet"), log)
     assert len(plot_training(log).data) == 16
+
+
+def test_a_rate_counts_the_time_between_its_line_and_the_one_before(monkeypatch, tmp_path):
+    """A step that waits for a window of activations is slow, those after it fast: no single one is the rate."""
+    clock = iter([0.0, 10.0, 10.5, 11.0, 11.0, 11.0, 21.0])
+    monkeypatch.setattr(sys.modules["saereason.training.journal"], "monotonic", lambda: next(clock))
+    with journal(tmp_path, seconds=1.0) as notes:
+        for step in range(1, 5):
+            notes.note(Log(step, 4, 100 * step, 400, 1e6, (Standing(0, 1, 1.0, 0.5, 2.0, 0.0, 3e6),)))
+    log = read_log(tmp_path)
+    assert log["tokens"].tolist() == [100, 300, 400]
+    assert log["tokens_per_second"].tolist() == [10.0, 200.0, 10.0]
+    assert "19 tokens a second in all" in plot_training(log).layout.title.text
 
 
 def test_a_journal_goes_on_where_training_does(model, tmp_path):

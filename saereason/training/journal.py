@@ -19,19 +19,27 @@ LINES, TABLE = "log.jsonl", "log.parquet"
 
 
 class Journal:
-    """Writes a line for every SAE, at most every `seconds`, and at the last step."""
+    """Writes a line for every SAE, at most every `seconds`, and at the last step.
+
+    A line's `tokens_per_second` is over all that was done since the line before, forward passes included; the first
+    line's since the journal was opened.
+    """
 
     def __init__(self, folder: Path, file: TextIO, seconds: float) -> None:
         self._folder, self._file, self._seconds = folder, file, seconds
         self._next: float | None = None
+        self._written, self._tokens = monotonic(), 0
 
     def note(self, log: Log) -> None:
         if self._next is None:
             self._forget(log.tokens)
+            self._tokens = log.tokens - log.tokens // log.step
         if self._next is not None and monotonic() < self._next and log.step < log.n_steps:
             return
-        self._next = monotonic() + self._seconds
-        so_far = {"tokens": log.tokens, "n_tokens": log.n_tokens, "tokens_per_second": round(log.tokens_per_second, 1)}
+        now = monotonic()
+        rate = (log.tokens - self._tokens) / max(now - self._written, 1e-9)
+        self._next, self._written, self._tokens = now + self._seconds, now, log.tokens
+        so_far = {"tokens": log.tokens, "n_tokens": log.n_tokens, "tokens_per_second": round(rate, 1)}
         for sae in log.saes:
             said = asdict(sae)
             own = {"step_tokens_per_second": round(said.pop("tokens_per_second"), 1)}
