@@ -27,7 +27,7 @@ from saereason.steering import (
 PAIRS = [("llama", "standard"), ("qwen2", "jumprelu"), ("gemma3", "topk")]
 """Every family and every architecture once; the tests that need all nine pairs ask for them."""
 
-WHENS = [Everywhere(), Prompt(), LastPromptToken(), Generated(), Steps(0, 3)]
+WHENS = [Everywhere(), Prompt(), LastPromptToken(), Generated(), Steps(0, 3), Steps(-2, 1)]
 every_when = pytest.mark.parametrize("when", WHENS, ids=lambda when: type(when).__name__)
 
 layers = st.integers(0, 3)

@@ -34,6 +34,8 @@ EXPECTED = {
     LastPromptToken(): [{2}, {0}, {1}],
     Generated(): [{3, 4, 5}, {1, 2}, {2, 3}],
     Steps(1, 1): [{4}, {2}, {3}],
+    Steps(-2, -2): [{1}, set(), {0}],
+    Steps(-1, 0): [{2, 3}, {0, 1}, {1, 2}],
 }
 
 
@@ -221,16 +223,17 @@ def test_two_vectors_in_one_layer_add_up(model):
 @pytest.mark.parametrize("when", EXPECTED, ids=lambda when: type(when).__name__)
 def test_whens_are_read_back_from_their_names(when):
     names = {Everywhere(): "everywhere", Prompt(): "prompt", LastPromptToken(): "last-prompt-token"}
-    assert parse_when({**names, Generated(): "generated", Steps(1, 1): "steps:1-1"}[when]) == when
+    steps = {Steps(1, 1): "steps:1-1", Steps(-2, -2): "steps:-2--2", Steps(-1, 0): "steps:-1-0"}
+    assert parse_when({**names, Generated(): "generated", **steps}[when]) == when
 
 
-@pytest.mark.parametrize("text", ["", "Prompt", "steps", "steps:", "steps:2", "steps:2-", "steps:-1-2", "steps:²-3"])
+@pytest.mark.parametrize("text", ["", "Prompt", "steps", "steps:", "steps:2", "steps:2-", "steps:--1-2", "steps:²-3"])
 def test_other_names_are_refused(text):
     with pytest.raises(ValueError, match="is not a when; choose from"):
         parse_when(text)
 
 
-@pytest.mark.parametrize(("first", "last"), [(-1, 2), (3, 2)])
+@pytest.mark.parametrize(("first", "last"), [(3, 2), (0, -1)])
 def test_steps_that_are_none_are_refused(first, last):
     with pytest.raises(ValueError, match=f"steps {first} to {last} are none"):
         Steps(first, last)

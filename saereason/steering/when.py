@@ -1,5 +1,6 @@
 """Which token positions an intervention acts on."""
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -45,16 +46,17 @@ class Generated:
 
 @dataclass(frozen=True)
 class Steps:
-    """Decoding steps `first` to `last`, both included; step 0 feeds the first generated token."""
+    """Decoding steps `first` to `last`, both included; step 0 feeds the first generated token.
+
+    Negative steps are the prompt's tokens from its end: -1 is the last.
+    """
 
     first: int
     last: int
 
     def __post_init__(self) -> None:
-        if not 0 <= self.first <= self.last:
-            raise ValueError(
-                f"steps {self.first} to {self.last} are none; the first must be 0 or more, the last no less."
-            )
+        if self.first > self.last:
+            raise ValueError(f"steps {self.first} to {self.last} are none; the last must be no less than the first.")
 
     def __call__(self, at: Positions) -> Mask:
         return (at.step >= self.first) & (at.step <= self.last)
@@ -71,10 +73,12 @@ NAMED = {
 
 
 def parse_when(text: str) -> When:
-    """`everywhere`, `prompt`, `last-prompt-token`, `generated` or `steps:2-5`. Raises ValueError for any other."""
+    """`everywhere`, `prompt`, `last-prompt-token`, `generated`, `steps:2-5` or `steps:-3--1`.
+
+    Raises ValueError for any other text.
+    """
     if text in NAMED:
         return NAMED[text]
-    first, _, last = text.removeprefix("steps:").partition("-")
-    if text.startswith("steps:") and first.isdecimal() and last.isdecimal():
-        return Steps(int(first), int(last))
+    if match := re.fullmatch(r"steps:(-?[0-9]+)-(-?[0-9]+)", text):
+        return Steps(int(match[1]), int(match[2]))
     raise ValueError(f"{text!r} is not a when; choose from {sorted(NAMED)} or write steps:2-5.")
