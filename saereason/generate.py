@@ -121,8 +121,9 @@ def _continue(
 class Prefixes:
     """The key-value cache of the last batch of prompts, all but their last tokens, for who continues them once more.
 
-    It serves where no edit in force visits those tokens (`LastPromptToken`, `Generated`, `Steps`) and is passed over
-    elsewhere. Hooks that are not saereason's are not seen: leave it out where there are any. Memory: one cache.
+    It serves where no edit in force visits those tokens (`LastPromptToken`, `Generated`, `Steps` from -1 on) and is
+    passed over elsewhere. Hooks that are not saereason's are not seen: leave it out where there are any. Memory: one
+    cache.
     """
 
     def __init__(self) -> None:

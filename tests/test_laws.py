@@ -30,7 +30,18 @@ from saereason.features import Feature
 from saereason.generate import Prefixes, generate
 from saereason.metrics import LogProb, Scored
 from saereason.model import pad
-from saereason.steering import Add, Clamp, Everywhere, Generated, LastPromptToken, Prompt, Scale, ScaleBlock, steered
+from saereason.steering import (
+    Add,
+    Clamp,
+    Everywhere,
+    Generated,
+    LastPromptToken,
+    Prompt,
+    Scale,
+    ScaleBlock,
+    Steps,
+    steered,
+)
 
 
 @pytest.fixture(scope="module", params=PAIRS, ids="-".join)
@@ -193,7 +204,8 @@ def test_law_5_prompts_that_were_kept_change_nothing(ending, when, data, prompts
 
 def test_prompts_are_kept_only_where_no_edit_visits_them(model, prompts):
     batch = pad([model.encode(prompt) for prompt in prompts], pad_token=0)
-    for when, kept in [(Everywhere(), False), (Prompt(), False), (LastPromptToken(), True), (Generated(), True)]:
+    visiting, sparing = [Everywhere(), Prompt(), Steps(-2, 1)], [LastPromptToken(), Generated(), Steps(-1, 1)]
+    for when, kept in [*((when, False) for when in visiting), *((when, True) for when in sparing)]:
         with hooks.edited(model, [hooks.Edit(1, "any", when, lambda before, resid: resid)]):
             assert hooks.spare(batch) is kept
             prefixes = Prefixes()

@@ -16,7 +16,7 @@ def steer(
     clamp: Annotated[float | None, typer.Option(help="Hold the feature at this value; 0 ablates.")] = None,
     scale: Annotated[float | None, typer.Option(help="Multiply the feature by this.")] = None,
     when: Annotated[
-        str, typer.Option(help="everywhere, prompt, last-prompt-token, generated or steps:2-5.")
+        str, typer.Option(help="everywhere, prompt, last-prompt-token, generated, steps:2-5 or steps:-3--1.")
     ] = "everywhere",
     model: ModelName = "smollm2-135m",
     gguf: Gguf = None,

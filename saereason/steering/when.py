@@ -81,4 +81,4 @@ def parse_when(text: str) -> When:
         return NAMED[text]
     if match := re.fullmatch(r"steps:(-?[0-9]+)-(-?[0-9]+)", text):
         return Steps(int(match[1]), int(match[2]))
-    raise ValueError(f"{text!r} is not a when; choose from {sorted(NAMED)} or write steps:2-5.")
+    raise ValueError(f"{text!r} is not a when; choose from {sorted(NAMED)} or write steps:2-5, or steps:-3--1.")
