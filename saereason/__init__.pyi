@@ -62,7 +62,9 @@ from .search import diff_mean as diff_mean
 from .search import feature_card as feature_card
 from .search import feature_contexts as feature_contexts
 from .search import load_lexicon as load_lexicon
+from .search import output_effects as output_effects
 from .search import output_scores as output_scores
+from .search import output_slopes as output_slopes
 from .search import reason_scores as reason_scores
 from .search import search as search
 from .search import written_tokens as written_tokens

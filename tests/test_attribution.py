@@ -153,3 +153,71 @@ def test_output_scores_find_who_writes_a_word():
     np.testing.assert_allclose(table["output"][:3], lens[:, [q, space]].mean(-1) / lens.std(-1), rtol=1e-4)
     with pytest.raises(ValueError, match="no words"):
         sr.output_scores(model, {2: sae}, [])
+
+
+# what features do to the next token
+
+
+def nats(model, prompt, tokens, layer=None, vector=None):
+    """The tokens' joint log-probability after a prompt, a vector added at its end, with a hook of one's own."""
+
+    def push(_module, _args, out):
+        resid = (out[0] if isinstance(out, tuple) else out).clone()
+        resid[0, -1] += vector
+        return (resid, *out[1:]) if isinstance(out, tuple) else resid
+
+    handle = model.blocks[layer].register_forward_hook(push) if vector is not None else None
+    with torch.no_grad():
+        logits = model.hf(torch.tensor([model.encode(prompt)])).logits[0, -1].float()
+    if handle is not None:
+        handle.remove()
+    return float(logits.log_softmax(-1)[tokens].logsumexp(-1))
+
+
+def norm_at_the_end(model, layer, prompts=PROMPTS):
+    ids = [model.encode(prompt) for prompt in prompts]
+    batches = [pad([row], pad_token=model.pad_token) for row in ids]
+    return float(torch.stack([hooks.read(model, one, [layer])[layer][0, -1].norm() for one in batches]).mean())
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_output_effects_are_a_plain_loop_whatever_the_batch(any_model, batch_size):
+    saes = {layer: tiny_sae("standard", layer) for layer in (1, 3)}
+    tokens = sorted({any_model.tokenizer(w, add_special_tokens=False)["input_ids"][0] for w in ("s", " ")})
+    wanted = [sr.Feature(3, 5), sr.Feature(1, 7), sr.Feature(1, 7)]
+    table = sr.output_effects(any_model, saes, wanted, PROMPTS, ["s"], size=0.5, batch_size=batch_size)
+    assert list(table) == [sr.Feature(1, 7), sr.Feature(3, 5)]
+    for feature in table:
+        row = saes[feature.layer].W_dec.detach()[feature.index]
+        vector = row / row.norm() * 0.5 * norm_at_the_end(any_model, feature.layer)
+        likelier = np.array(
+            [nats(any_model, p, tokens, feature.layer, vector) - nats(any_model, p, tokens) for p in PROMPTS]
+        )
+        found = table.row(feature)
+        assert found["output_effect"] == pytest.approx(likelier.mean(), abs=2e-5)
+        assert found["output_effect_t"] == pytest.approx(likelier.mean() / (likelier.std(ddof=1) / 2), rel=5e-3)
+
+
+def test_law_10_output_slopes_are_the_effects_of_little(any_model):
+    saes = {layer: tiny_sae("topk", layer) for layer in (0, 3)}
+    features = [sr.Feature(layer, n) for layer in saes for n in range(8)]
+    slopes = sr.output_slopes(any_model, saes, PROMPTS, ["s", "Hi"], size=0.01)
+    assert len(slopes) == 192
+    effects = sr.output_effects(any_model, saes, features, PROMPTS, ["s", "Hi"], size=0.01)
+    for feature in features:
+        estimate, measured = slopes.row(feature), effects.row(feature)
+        assert measured["output_effect"] == pytest.approx(estimate["output_slope"], rel=0.1, abs=5e-4)
+
+
+def test_what_output_effects_cannot_do_is_said(model):
+    saes = {1: tiny_sae("standard", 1)}
+    with pytest.raises(ValueError, match="no features"):
+        sr.output_effects(model, saes, [], PROMPTS, ["s"])
+    with pytest.raises(ValueError, match="1 prompts"):
+        sr.output_slopes(model, saes, PROMPTS[:1], ["s"])
+    with pytest.raises(ValueError, match="size is -1"):
+        sr.output_slopes(model, saes, PROMPTS, ["s"], size=-1.0)
+    with pytest.raises(ValueError, match="no words"):
+        sr.output_slopes(model, saes, PROMPTS, [])
+    with pytest.raises(ValueError, match="no SAE at layer 2"):
+        sr.output_effects(model, saes, [sr.Feature(2, 0)], PROMPTS, ["s"])

@@ -30,6 +30,7 @@ def test_every_score_proposes_its_best_or_says_why_not(counting, proposals):
         "Cohen's d",
         "correlation over tokens",
         "output score",
+        "effect on the next token",
         "ReasonScore",
         "correlation with being right",
         "attribution",

@@ -7,6 +7,7 @@ from .card import FeatureCard, feature_card
 from .contexts import Context, Contexts, feature_contexts
 from .directions import diff_mean
 from .moments import Moments, moments
+from .outputs import output_effects, output_slopes
 from .reason_score import load_lexicon, reason_scores
 from .search import add_max_t, search
 from .written import Written, logit_lens, output_scores, written_tokens
@@ -28,7 +29,9 @@ __all__ = [
     "load_lexicon",
     "logit_lens",
     "moments",
+    "output_effects",
     "output_scores",
+    "output_slopes",
     "probe_scores",
     "reason_scores",
     "residuals",

@@ -42,7 +42,7 @@ def output_scores(model: Model, saes: Mapping[int, SAE], words: Sequence[str]) -
     of the feature's logits over the vocabulary. Raises ValueError without words.
     """
     check_saes(model, saes)
-    tokens = _first_tokens(model, words)
+    tokens = first_tokens(model, words)
     scores = {}
     for layer in sorted(saes):
         rows, found = saes[layer].W_dec.detach().float(), []
@@ -68,7 +68,8 @@ def logit_lens(model: Model, rows: Float[Tensor, "row d_model"]) -> Float[Tensor
     return logits - logits.mean(-1, keepdim=True)
 
 
-def _first_tokens(model: Model, words: Sequence[str]) -> list[int]:
+def first_tokens(model: Model, words: Sequence[str]) -> list[int]:
+    """The tokens that words begin with, with and without a space before. Raises ValueError without words."""
     forms = [form for word in words for form in (word, f" {word}")]
     found = [model.tokenizer(form, add_special_tokens=False)["input_ids"][:1] for form in forms]
     tokens = sorted({token for first in found for token in first})

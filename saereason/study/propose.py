@@ -14,7 +14,7 @@ from saereason.generate import generate
 from saereason.metrics import LogProb, Scored
 from saereason.model import Model, Rendered
 from saereason.saes import SAE
-from saereason.search import attribute, output_scores, reason_scores, search
+from saereason.search import attribute, output_scores, output_slopes, reason_scores, search
 from saereason.tasks import Outcome
 
 WORDS = ("step", "first", "think", "because", "therefore", "so")
@@ -108,7 +108,9 @@ def _columns(model: Model, saes: Mapping[int, SAE], behaviour: Behaviour, n: int
     ]
     if behaviour.rehearsal is not None:
         off = Answers.of(model, behaviour.rehearsal, n)
+        asked = behaviour.rehearsal.prompts
         found += [
+            ("effect on the next token", lambda: output_slopes(model, saes, asked, WORDS), "output_slope_t"),
             ("first token written", lambda: _written(model, saes, on, off, 1), "studentised"),
             ("pooled over what is written", lambda: _written(model, saes, on, off, 16), "studentised"),
         ]
