@@ -1,5 +1,8 @@
 from .behaviours import cot_mode as cot_mode
 from .behaviours import step_words as step_words
+from .behaviours import sums_model as sums_model
+from .behaviours import sums_saes as sums_saes
+from .behaviours import value_between as value_between
 from .controls import Behaviour as Behaviour
 from .controls import Counterexamples as Counterexamples
 from .controls import CueTrial as CueTrial

@@ -121,3 +121,12 @@ def test_the_tables_benchmark_reports_what_it_promises():
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["same_answers"] and min(found["top_sql"], found["top_table"], found["top_sorted"]) > 0
+
+
+def test_the_positive_benchmark_reports_what_it_promises():
+    command = [sys.executable, "-m", "benchmarks.positive", "--quick"]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["seeds"] == 2 and found["positive_passed"] == 0, "models that were hardly trained have no such feature"
+    assert sum(found["failed"].values()) == 2

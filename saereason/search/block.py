@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -21,8 +22,9 @@ class Block:
 
     folder: Path
 
-    @cached_property
+    @property
     def values(self) -> Float[np.ndarray, "observation feature"]:
+        """Mapped anew each time: what has been read of a map counts as resident memory for as long as the map lives."""
         return np.load(self.folder / VALUES, mmap_mode="r")
 
     @cached_property
@@ -106,21 +108,23 @@ def filled(folder: Path, n: int, features: np.ndarray) -> Iterator["Filling"]:
     """A block to fill batch by batch, there under its name only once it is whole."""
     with write_folder(folder) as partial:
         np.save(partial / FEATURES, features)
-        values = np.lib.format.open_memmap(partial / VALUES, mode="w+", dtype=np.float32, shape=(n, len(features)))
-        filling = Filling(values, [])
-        yield filling
-        values.flush()
+        with (partial / VALUES).open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (n, len(features))}
+            np.lib.format.write_array_header_1_0(file, header)
+            filling = Filling(file, [])
+            yield filling
         np.save(partial / ROWS, np.concatenate(filling.rows))
 
 
 @dataclass(frozen=True, eq=False)
 class Filling:
-    values: np.ndarray
+    file: BinaryIO
+    """Written to, not mapped, so that what is on disk takes no memory."""
+
     rows: list[np.ndarray]
 
     def add(self, rows: Int[np.ndarray, "observation 2"], values: Float[np.ndarray, "observation feature"]) -> None:
-        done = sum(map(len, self.rows))
-        self.values[done : done + len(rows)] = values
+        self.file.write(np.ascontiguousarray(values, dtype="<f4").data)
         self.rows.append(rows)
 
 

@@ -1,0 +1,82 @@
+"""The positive: the value between two steps of a sum, which a feature of the toy model really stands for."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from saereason.controls import Behaviour, Sample
+from saereason.effects import Opens, Trial
+from saereason.examples import Examples
+from saereason.model import Model
+from saereason.steering import Steps
+
+from . import language
+from .language import BASE, CHATTER, ID, ROW, Sum
+
+
+def value_between(
+    model: Model, value: int, *, n_discovery: int = 96, n_confirmation: int = 96, n_plain: int = 400, seed: int = 0
+) -> Behaviour:
+    """Sums whose first step comes to `value` against sums with another digit there, compared at the `=`.
+
+    Steering acts once, at the `=` of a sum whose first step comes to another value; the behaviour shows, and the task
+    is done, where the sum then ends as if it had come to this one. For a model of `sums_model`. Raises ValueError for a
+    value that no sum comes to.
+    """
+    if not 0 <= value < BASE:
+        raise ValueError(f"no first step comes to {value}; give a value from 0 to {BASE - 1}.")
+    rng = np.random.default_rng(seed)
+    on, others = _sums(n_discovery + n_confirmation, value, rng)
+    first, second = slice(0, n_discovery), slice(n_discovery, None)
+    return Behaviour(
+        name=f"the value {value} between two steps",
+        discovery=_sample(model, on[first], _halved(others[first], rng)),
+        confirmation=_sample(model, on[second], _halved(others[second], rng)),
+        showing=tuple(language.after_chatter([*s.question.split(), "gives", str(s.result)], rng) for s in on[first]),
+        plain=tuple(language.chatter(n_plain, rng, 2 * ROW)),
+        matched=_sample(model, on[second], [s.opening for s in others[second]]),
+        paraphrases=tuple(
+            language.after_chatter([*s.opening.split(), "=", str(value)], rng)
+            for s in on[second][: n_confirmation // 2]
+        ),
+        rehearsal=_trial(others[first], value),
+        absent=_trial(others[second], value),
+        present=_trial(on[second], value),
+        task=_trial(others[second], value),
+        when=Steps(-3, -3),
+    )
+
+
+def _sums(n: int, value: int, rng: np.random.Generator) -> tuple[list[Sum], list[Sum]]:
+    """Different sums that come to the value, and as many that do not and differ from them in one digit."""
+    on: dict[Sum, Sum] = {}
+    while len(on) < n:
+        a, c = map(int, rng.integers(BASE, size=2))
+        x, y = map(str, rng.choice(CHATTER, size=2))
+        one, shift = Sum(a, (value - a) % BASE, c, (x, y)), int(rng.integers(1, BASE))
+        other = Sum((a + shift) % BASE, one.b, c, (x, y)) if len(on) % 2 else Sum(a, (one.b + shift) % BASE, c, (x, y))
+        if one not in on and other not in on.values():
+            on[one] = other
+    return list(on), list(on.values())
+
+
+def _halved(sums: Sequence[Sum], rng: np.random.Generator) -> list[str]:
+    """The sums up to their `=`, every sixth without its first digit."""
+    return [
+        " ".join([str(rng.choice(CHATTER)), *s.opening.split()[1:]]) if n % 6 == 0 else s.opening
+        for n, s in enumerate(sums)
+    ]
+
+
+def _sample(model: Model, on: Sequence[Sum], openings: Sequence[str]) -> Sample:
+    """Pairs scored at the `=`."""
+    equals = [[ID["="]]] * len(on)
+    examples = Examples.pair(model, [s.opening for s in on], openings, written=(equals, equals))
+    return Sample(examples, tuple(s.question for s in on))
+
+
+def _trial(sums: Sequence[Sum], value: int) -> Trial:
+    """The sums to be ended, as if the value between were this one."""
+    wanted = tuple((ID["gives"], ID[str((value + s.c) % BASE)]) for s in sums)
+    questions = tuple(s.question for s in sums)
+    return Trial(questions, Opens(wanted), questions, 2)
