@@ -35,7 +35,8 @@ def output_slopes(
 ) -> FeatureTable:
     """How much likelier `Add` of each feature once, at the last prompt token, would make some words as the next token.
 
-    The linear estimate of what `output_effects` measures, in one backward pass for all layers and features. Columns:
+    The linear estimate of what `output_effects` measures, in one backward pass for all layers and features (after
+    attribution patching, Nanda 2023). Columns:
     `output_slope`, nats of the words' log-probability (all their first tokens together, with and without a space
     before), mean over prompts; `output_slope_t`, that over its standard error. Raises ValueError without words, for
     fewer than two prompts, and for a size that is not positive.
