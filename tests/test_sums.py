@@ -12,6 +12,8 @@ from saereason.behaviours.sums import language
 from saereason.behaviours.sums.language import BASE, ID, WORDS
 from saereason.model import pad
 
+SEED = 101
+
 
 @pytest.fixture(scope="module")
 def texts():
@@ -20,12 +22,12 @@ def texts():
 
 @pytest.fixture(scope="module")
 def model():
-    return sr.sums_model(100)
+    return sr.sums_model(SEED)
 
 
 @pytest.fixture(scope="module")
 def saes(model):
-    return sr.sums_saes(model, 100)
+    return sr.sums_saes(model, SEED)
 
 
 def test_whole_sums_are_right_and_of_every_kind(texts):
@@ -61,7 +63,8 @@ def test_the_samples_share_no_sum_and_differ_in_a_digit(model):
     assert behaviour.absent.prompts != behaviour.present.prompts
     for on, off in zip(behaviour.present.prompts, behaviour.absent.prompts, strict=True):
         differing = [(p, q) for p, q in zip(on.split(), off.split(), strict=True) if p != q]
-        assert len(differing) == 1 and all(part.isdigit() for part in differing[0])
+        assert [on.split()[0], off.split()[0]] in [list(pair) for pair in differing] and not off[0].isdigit()
+        assert all(part.isdigit() for pair in differing[1:] for part in pair) and len(differing) <= 2
     with pytest.raises(ValueError, match="comes to 3"):
         sr.value_between(model, BASE)
 
@@ -85,9 +88,9 @@ def test_the_features_of_the_values_between_pass_rungs_1_to_7(model, saes):
     """Two of the three at least: which of them a seed spreads over two features depends on the processor's rounding."""
     verdicts = []
     for value in range(BASE):
-        behaviour = sr.value_between(model, value, seed=100)
+        behaviour = sr.value_between(model, value, seed=SEED)
         [feature] = sr.search(model, saes, behaviour.discovery.examples).top(1, "studentised")
-        verdicts += sr.challenge(model, saes, [feature], behaviour, multiples=(1.0, 2.0, 3.0), seed=100)
+        verdicts += sr.challenge(model, saes, [feature], behaviour, multiples=(0.5, 1.0, 1.5), seed=SEED)
     assert len({verdict.feature for verdict in verdicts}) == BASE
     assert sum(verdict.height == 7 for verdict in verdicts) >= 2, [str(verdict) for verdict in verdicts]
 

@@ -11,8 +11,9 @@ from saereason.features import Feature, FeatureTable
 def matched_features(table: FeatureTable, feature: Feature, n: int, *, seed: int = 0, near: int = 10) -> list[Feature]:
     """`n` random features of the same layer whose firing rate on plain and problem text is near the feature's.
 
-    Drawn from the `near · n` features closest in the table's column `firing_rate` that fire at all; decoder rows are of
-    one norm in every SAE that saereason trains. Raises ValueError where the layer has too few.
+    Drawn from the `near · n` features closest in the table's column `firing_rate` that fire at all, or from the closest
+    quarter of them where that is fewer, so that a small dictionary's draws are near too; decoder rows are of one norm
+    in every SAE that saereason trains. Raises ValueError where the layer has too few.
     """
     rate = table.row(feature)["firing_rate"]
     rows = table.where(
@@ -22,8 +23,9 @@ def matched_features(table: FeatureTable, feature: Feature, n: int, *, seed: int
         raise ValueError(
             f"layer {feature.layer} has {len(rows)} other features that fire; {n} random ones were asked for."
         )
-    closest = np.argsort(np.abs(np.log(rows["firing_rate"]) - np.log(max(rate, 1e-12))), kind="stable")[: near * n]
-    chosen = np.random.default_rng(seed).choice(closest, size=n, replace=False)
+    closest = np.argsort(np.abs(np.log(rows["firing_rate"]) - np.log(max(rate, 1e-12))), kind="stable")
+    pool = closest[: max(n, min(near * n, len(rows) // 4))]
+    chosen = np.random.default_rng(seed).choice(pool, size=n, replace=False)
     return list(rows.where(chosen))
 
 

@@ -1,8 +1,8 @@
 """Read and edit the residual stream, and resume from it; the only part that registers a hook on a model."""
 
 from .edits import Edit, edited, recorded, spare
-from .passes import Resid, check_layers, lean_head, run
-from .positions import PositionClock, Positions, Prompts, prompts
+from .passes import Resid, check_layers, run
+from .positions import PositionClock, Positions, prompts
 from .reading import read, reading, traced
 from .resuming import resumed
 
@@ -10,11 +10,9 @@ __all__ = [
     "Edit",
     "PositionClock",
     "Positions",
-    "Prompts",
     "Resid",
     "check_layers",
     "edited",
-    "lean_head",
     "prompts",
     "read",
     "reading",

@@ -91,6 +91,6 @@ def _editing(edits: Sequence[Edit], clock: PositionClock, recorder: Recorder) ->
 def spare(batch: Batch) -> bool:
     """True if no edit in force would visit any but the last token of these rows, whose prompts have been declared."""
     declared = DECLARED.get()
-    lengths = declared.lengths if declared is not None else batch.mask.sum(-1)
+    lengths = declared if declared is not None else batch.mask.sum(-1)
     at = Positions(batch.mask.long().cumsum(-1) - 1, batch.mask, lengths.to(batch.mask.device))
     return not any((edit.where(at) & at.valid)[:, :-1].any() for edit in _in_force.get())

@@ -12,16 +12,25 @@ from ..model import Batch, Model
 Resid = Float[Tensor, "batch pos d_model"]
 
 
-def run(model: Model, batch: Batch, **options: Any) -> Any:
-    """One forward pass of the plain Hugging Face model, with positions counted from each row's first token."""
-    mask = batch.mask.long()
-    position = (mask.cumsum(-1) - 1).clamp(min=0)
-    with lean_head(model):
-        return model.hf(input_ids=batch.tokens, attention_mask=mask, position_ids=position, **options)
+def run(model: Model, batch: Batch, cache: Any = None, **options: Any) -> Any:
+    """One forward pass of the plain Hugging Face model, with positions counted from each row's first token.
+
+    Tokens whose keys and values the cache holds are not run again.
+    """
+    mask, n_past = batch.mask.long(), 0 if cache is None else int(cache.get_seq_length())
+    position = (mask.cumsum(-1) - 1).clamp(min=0)[:, n_past:]
+    with _lean_head(model):
+        return model.hf(
+            input_ids=batch.tokens[:, n_past:],
+            attention_mask=mask,
+            position_ids=position,
+            past_key_values=cache,
+            **options,
+        )
 
 
 @contextmanager
-def lean_head(model: Model) -> Iterator[None]:
+def _lean_head(model: Model) -> Iterator[None]:
     """Within the block the LM head gets contiguous rows; torch else copies its weights for every row of a batch."""
 
     def gathered(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-DECLARED: ContextVar["Prompts | None"] = ContextVar("declared", default=None)
+DECLARED: ContextVar[Tensor | None] = ContextVar("declared", default=None)
+"""Tokens of each row's prompt, as whoever runs the rows has said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,14 +37,6 @@ class Positions:
                 "hooks.prompts(lengths)."
             )
         return self.position - self.prompt_length[:, None]
-
-
-@dataclass(frozen=True, eq=False)
-class Prompts:
-    """What a caller declares of the rows it is about to run."""
-
-    lengths: Int[Tensor, "batch"]
-    over: Bool[Tensor, "batch"] | None
 
 
 class PositionClock:
@@ -76,16 +69,12 @@ class PositionClock:
         mask = mask.bool()
         prompt_length = self._prompt_length(mask, n_past, tokens)
         position, valid = (mask.long().cumsum(-1) - 1)[:, n_past:], mask[:, n_past:]
-        declared = DECLARED.get()
-        if declared is not None and declared.over is not None:
-            valid = valid & ~declared.over.to(mask.device)[:, None]
         self.now = Positions(position, valid, prompt_length)
         self._tokens, self._mask = tokens if n_past == 0 else None, mask
 
     def _prompt_length(self, mask: Tensor, n_past: int, tokens: Tensor | None) -> Tensor | None:
-        declared = DECLARED.get()
-        if declared is not None:
-            lengths = declared.lengths
+        lengths = DECLARED.get()
+        if lengths is not None:
             if len(lengths) != len(mask):
                 raise ValueError(f"{len(lengths)} prompt lengths were declared for a batch of {len(mask)} rows.")
             return lengths.to(mask.device)
@@ -104,12 +93,9 @@ class PositionClock:
 
 
 @contextmanager
-def prompts(lengths: Int[Tensor, "batch"], over: Bool[Tensor, "batch"] | None = None) -> Iterator[None]:
-    """Within the block, the first `lengths[row]` tokens of each row are its prompt and the rest is generated.
-
-    Edits do not visit a row that is `over`; whoever generates sets this in place as rows end.
-    """
-    token = DECLARED.set(Prompts(lengths, over))
+def prompts(lengths: Int[Tensor, "batch"]) -> Iterator[None]:
+    """Within the block, the first `lengths[row]` tokens of each row are its prompt and the rest is generated."""
+    token = DECLARED.set(lengths)
     try:
         yield
     finally:

@@ -7,7 +7,7 @@ from plotly.graph_objects import Figure
 from plotly.subplots import make_subplots
 
 from saereason.controls import Verdict
-from saereason.controls.ladder import NAMES
+from saereason.controls.ladder import NAMES, standing
 from saereason.features import Feature
 
 from .look import framed, wrapped
@@ -28,7 +28,7 @@ def plot_funnel(verdicts: Sequence[Verdict], proposed: Mapping[str, Sequence[Fea
         raise ValueError(f"{what}; give a verdict for each feature that a score proposed.")
     rows = {f"{name} ({len(features)})": [found[f] for f in features] for name, features in proposed.items()}
     panels = [
-        [[sum(v.height >= n for v in row) for n in NAMES] for row in rows.values()],
+        [standing(row) for row in rows.values()],
         [[_passing(row, n) for n in NAMES] for row in rows.values()],
     ]
     figure = make_subplots(

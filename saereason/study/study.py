@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from saereason.controls import Behaviour, Rivals, Verdict, challenge
+from saereason.controls.ladder import NAMES, standing
 from saereason.model import Model
 from saereason.plots import plot_funnel
 from saereason.progress import Steps
@@ -67,11 +68,19 @@ def _page(model: Model, behaviour: Behaviour, study: Study) -> Page:
         said,
         (
             Figure("The funnel", plot_funnel(verdicts, proposals.by_score)),
+            Table("Scores", ("score", "proposed", *map(str, NAMES)), tuple(_by_score(study)), "Features on each rung."),
             Table("Features", ("feature", "proposed by", "height", "passes"), tuple(_rows(study))),
             Text("Verdicts", tuple(str(verdict) for verdict in verdicts)),
             *([Text("Scores left out", left_out)] if left_out else []),
         ),
     )
+
+
+def _by_score(study: Study) -> Sequence[tuple[str | int, ...]]:
+    """How many of each score's features stand on each rung, and of all that any score proposed."""
+    found = {verdict.feature: verdict for verdict in study.verdicts}
+    scores = {**study.proposals.by_score, "any of them": tuple(found)}
+    return [(name, len(row), *standing([found[f] for f in row])) for name, row in scores.items()]
 
 
 def _rows(study: Study) -> Sequence[tuple[str, str, int, str]]:

@@ -19,30 +19,31 @@ def value_between(
 ) -> Behaviour:
     """Sums whose first step comes to `value` against sums with another digit there, compared at the `=`.
 
-    Steering acts once, at the `=` of a sum whose first step comes to another value; the behaviour shows, and the task
-    is done, where the sum then ends as if it had come to this one. For a model of `sums_model`. Raises ValueError for a
-    value that no sum comes to.
+    Steering acts once, at the `=` of a sum that lacks its first digit, so that no value is there; the behaviour shows,
+    and the task is done, where the sum then ends as if its first step had come to this one. For a model of
+    `sums_model`. Raises ValueError for a value that no sum comes to.
     """
     if not 0 <= value < BASE:
         raise ValueError(f"no first step comes to {value}; give a value from 0 to {BASE - 1}.")
     rng = np.random.default_rng(seed)
     on, others = _sums(n_discovery + n_confirmation, value, rng)
     first, second = slice(0, n_discovery), slice(n_discovery, None)
+    absent = _trial(others[second], value, rng, lacking=True)
     return Behaviour(
         name=f"the value {value} between two steps",
         discovery=_sample(model, on[first], _halved(others[first], rng)),
         confirmation=_sample(model, on[second], _halved(others[second], rng)),
-        showing=tuple(language.after_chatter([*s.question.split(), "gives", str(s.result)], rng) for s in on[first]),
+        showing=tuple(language.after_chatter([*s.opening.split(), "="], rng) for s in on[first]),
         plain=tuple(language.chatter(n_plain, rng, 2 * ROW)),
         matched=_sample(model, on[second], [s.opening for s in others[second]]),
         paraphrases=tuple(
             language.after_chatter([*s.opening.split(), "=", str(value)], rng)
             for s in on[second][: n_confirmation // 2]
         ),
-        rehearsal=_trial(others[first], value),
-        absent=_trial(others[second], value),
-        present=_trial(on[second], value),
-        task=_trial(others[second], value),
+        rehearsal=_trial(others[first], value, rng, lacking=True),
+        absent=absent,
+        present=_trial(on[second], value, rng),
+        task=absent,
         when=Steps(-3, -3),
     )
 
@@ -62,10 +63,12 @@ def _sums(n: int, value: int, rng: np.random.Generator) -> tuple[list[Sum], list
 
 def _halved(sums: Sequence[Sum], rng: np.random.Generator) -> list[str]:
     """The sums up to their `=`, every sixth without its first digit."""
-    return [
-        " ".join([str(rng.choice(CHATTER)), *s.opening.split()[1:]]) if n % 6 == 0 else s.opening
-        for n, s in enumerate(sums)
-    ]
+    return [_beheaded(s.opening, rng) if n % 6 == 0 else s.opening for n, s in enumerate(sums)]
+
+
+def _beheaded(text: str, rng: np.random.Generator) -> str:
+    """The text with a word of chatter in place of its first digit."""
+    return " ".join([str(rng.choice(CHATTER)), *text.split()[1:]])
 
 
 def _sample(model: Model, on: Sequence[Sum], openings: Sequence[str]) -> Sample:
@@ -75,8 +78,8 @@ def _sample(model: Model, on: Sequence[Sum], openings: Sequence[str]) -> Sample:
     return Sample(examples, tuple(s.question for s in on))
 
 
-def _trial(sums: Sequence[Sum], value: int) -> Trial:
-    """The sums to be ended, as if the value between were this one."""
+def _trial(sums: Sequence[Sum], value: int, rng: np.random.Generator, *, lacking: bool = False) -> Trial:
+    """The sums to be ended, whole or lacking their first digits, as if the value between were this one."""
     wanted = tuple((ID["gives"], ID[str((value + s.c) % BASE)]) for s in sums)
-    questions = tuple(s.question for s in sums)
-    return Trial(questions, Opens(wanted), questions, 2)
+    questions = tuple(_beheaded(s.question, rng) if lacking else s.question for s in sums)
+    return Trial(questions, Opens(wanted), tuple(s.question for s in sums), 2)

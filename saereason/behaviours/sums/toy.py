@@ -42,7 +42,7 @@ WEIGHT = 5.0
 """What the loss on a digit or `?` counts, in losses on another word."""
 
 DESIGN = Design("topk", d_sae=160, k=1, lr=3e-3)
-N_ROWS = 33_000
+N_ROWS = 66_000
 
 
 def sums_model(seed: int, *, n_steps: int = N_STEPS) -> Model:

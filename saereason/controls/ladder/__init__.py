@@ -5,7 +5,7 @@ from .bench import Rivals
 from .challenge import LADDER, challenge
 from .counterexamples import Counterexamples, Templates
 from .rung import NAMES, Rung
-from .verdict import Verdict, verdict_rows
+from .verdict import Verdict, standing, verdict_rows
 
 __all__ = [
     "LADDER",
@@ -18,5 +18,6 @@ __all__ = [
     "Templates",
     "Verdict",
     "challenge",
+    "standing",
     "verdict_rows",
 ]

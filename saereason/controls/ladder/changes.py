@@ -12,6 +12,9 @@ from .bench import Bench, Candidate
 from .chance import steering
 from .rung import ALPHA, Rung, untried
 
+SHARED = 0.1
+"""Share of matched features that may be needed as much: one drawn at random may be another part of the mechanism."""
+
 
 def changes_the_task(bench: Bench, candidate: Candidate) -> Rung:
     """Passes if steering helps or harms the task on confirmation's prompts: McNemar's p at most 0.05.
@@ -37,8 +40,8 @@ def changes_the_task(bench: Bench, candidate: Candidate) -> Rung:
 
 def is_necessary(bench: Bench, candidate: Candidate) -> Rung:
     """Passes if ablating the feature everywhere takes the behaviour away on more prompts than it brings it (the
-    interval of the paired difference is below 0), and on more than ablating any of `n_draws` matched features does,
-    with the interval over their mean below 0.
+    interval of the paired difference is below 0); on more than ablation of `n_draws` matched features does on average
+    (the interval of that lead is below 0); and than at least nine of ten of those do each.
     """
     trial = bench.behaviour.present
     if trial is None:
@@ -56,8 +59,15 @@ def is_necessary(bench: Bench, candidate: Candidate) -> Rung:
         f"{matched.mean():.0%} on average and {matched.mean(axis=1).min():.0%} at least without one of "
         f"{len(others)} matched features"
     )
-    passed = figure.high < 0 and lead.high < 0 and ablated.mean() < matched.mean(axis=1).min()
-    details = {"clean": clean.mean(), "ablated": ablated.mean(), "matched": matched.mean(), "over_matched": lead.value}
+    as_needed = np.mean(matched.mean(axis=1) <= ablated.mean())
+    passed = figure.high < 0 and lead.high < 0 and as_needed <= SHARED
+    details = {
+        "clean": clean.mean(),
+        "ablated": ablated.mean(),
+        "matched": matched.mean(),
+        "over_matched": lead.value,
+        "as_needed": as_needed,
+    }
     against = (f"ablation of {len(others)} matched features",)
     return Rung(
         7,

@@ -63,6 +63,11 @@ def _held_against(rung: Rung) -> str:
     return f" (n = {rung.n}, against {', '.join(rung.against)})" if rung.against else ""
 
 
+def standing(verdicts: Sequence[Verdict]) -> list[int]:
+    """How many of the features stand on each rung: they pass it and every one before."""
+    return [sum(verdict.height >= number for verdict in verdicts) for number in NAMES]
+
+
 def verdict_rows(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
     """One row a feature and rung, for a table."""
     return [
