@@ -26,7 +26,7 @@ else
 TORCH_FLAGS := $(CPU)
 endif
 
-STUDY := --top 2 --n 60 --tokens 64
+STUDY := --top 1 --n 60 --tokens 64
 
 .PHONY: env demo study test test-all check docs notebooks bench clean help
 .DEFAULT_GOAL := help

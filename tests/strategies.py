@@ -1,5 +1,6 @@
 """What the property tests draw, and how they look at a model."""
 
+import random
 import string
 from contextlib import nullcontext
 
@@ -14,20 +15,37 @@ from saereason.model import pad
 from saereason.steering import (
     Add,
     AddVector,
+    After,
+    Boost,
     Clamp,
+    Decay,
     Everywhere,
     Generated,
     LastPromptToken,
+    MeanBlock,
     Prompt,
     Scale,
     ScaleBlock,
+    ScaleProjection,
+    SetProjection,
     Steps,
+    While,
 )
 
 PAIRS = [("llama", "standard"), ("qwen2", "jumprelu"), ("gemma3", "topk")]
 """Every family and every architecture once; the tests that need all nine pairs ask for them."""
 
-WHENS = [Everywhere(), Prompt(), LastPromptToken(), Generated(), Steps(0, 3), Steps(-2, 1)]
+WHENS = [
+    Everywhere(),
+    Prompt(),
+    LastPromptToken(),
+    Generated(),
+    Steps(0, 3),
+    Steps(-2, 1),
+    After("e"),
+    Decay(0.7),
+    While(Feature(0, 3), 0.1),
+]
 every_when = pytest.mark.parametrize("when", WHENS, ids=lambda when: type(when).__name__)
 
 layers = st.integers(0, 3)
@@ -53,13 +71,21 @@ def few(examples):
 @st.composite
 def edits(draw, when):
     """One to three interventions of different kinds."""
+    layer, vector, keep = draw(layers), torch.linspace(-1, 1, 32), draw(st.booleans())
+    on_one, amount, share = draw(st.sampled_from([Add, Clamp, SetProjection])), draw(amounts), draw(st.floats(0, 1.5))
+    one, another = Feature(layer, draw(st.integers(0, 39))), Feature(draw(layers), draw(st.integers(40, 79)))
+    state = random.getstate()  # beartype draws the entry of a tuple that it looks at
+    boost = Boost((Feature(layer, 80), Feature(layer, 81)), amount, when)
+    random.setstate(state)
     found = [
-        draw(st.sampled_from([Add, Clamp]))(Feature(draw(layers), draw(st.integers(0, 79))), draw(amounts), when),
-        Scale(Feature(draw(layers), draw(st.integers(80, 95))), draw(st.floats(-2, 3)), when),
-        ScaleBlock(draw(layers), draw(st.floats(0, 1.5)), when),
-        AddVector(draw(layers), torch.linspace(-1, 1, 32), draw(amounts), when),
+        on_one(one, amount, when, keep_norm=keep),
+        Scale(another, 3 * share - 2, when, keep_norm=keep),
+        boost,
+        MeanBlock(layer, vector, when) if draw(st.booleans()) else ScaleBlock(layer, share, when),
+        AddVector(another.layer, vector, amount, when),
+        ScaleProjection(another.layer, vector, share - 1, when, keep_norm=keep),
     ]
-    return draw(st.lists(st.sampled_from(found), min_size=1, max_size=3, unique_by=type))
+    return [found[n] for n in draw(st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True))]
 
 
 def doubled(model, prompts):

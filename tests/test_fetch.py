@@ -122,8 +122,8 @@ def test_two_saes_of_one_layer_are_not_fetched(hub):
 
 def test_saes_that_cannot_serve_are_not_fetched(hub):
     sae = tiny_sae("topk", 1)
-    put_lens(hub, "someone/saes", "normalised", sae, normalize_activations="layer_norm")
-    with pytest.raises(ValueError, match=r"normalised normalises its input \(layer_norm\)"):
+    put_lens(hub, "someone/saes", "normalised", sae, normalize_activations="covariance_whitening")
+    with pytest.raises(ValueError, match=r"normalised normalises its input \(covariance_whitening\)"):
         fetch_saes("someone/saes", "normalised")
     sae.cfg.metadata.hook_name = "blocks.1.hook_mlp_out"
     put_lens(hub, "someone/saes", "elsewhere", sae)

@@ -10,9 +10,10 @@ from conftest import tiny_model, tiny_sae
 
 from saereason import hooks
 from saereason.features import Feature
-from saereason.generate import generate, gumbel
+from saereason.generate import generate
 from saereason.model import pad
 from saereason.steering import Add, Everywhere, Generated, LastPromptToken, Steps, steered
+from saereason.writing import Budget, gumbel
 
 SAES = {1: tiny_sae("topk", 1)}
 EDIT = Add(Feature(1, 3), 5.0)
@@ -240,3 +241,41 @@ def test_an_empty_prompt_is_refused_though_the_tokenizer_would_open_it_with_a_to
     assert model.encode("a")[0] == 1
     with pytest.raises(ValueError, match="the prompt has no tokens"):
         generate(model, [""], max_new_tokens=1)
+
+
+def test_each_token_is_told_as_it_is_written(model, prompts):
+    told = []
+    wrote = generate(model, prompts, max_new_tokens=6, batch_size=3, on_token=lambda *each: told.append(each))
+    for n, (tokens, finished) in enumerate(zip(wrote.tokens, wrote.finished, strict=True)):
+        assert [token for row, token in told if row == n] == [*tokens, *([2] if finished else [])]
+    assert told[:3] == [(row, token) for row, token in told if row in {r for r, _ in told[:3]}][:3]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_an_answer_of_a_budget_does_not_end_early(any_model, prompts, temperature):
+    said = any_model.tokenizer(" Wait,", add_special_tokens=False)["input_ids"]
+    options = {"max_new_tokens": 24, "temperature": temperature}
+    endless = generate(any_model, prompts, **options).tokens
+    ends = {row[n] for row, n in zip(endless, (4, 2, 7), strict=False)} - set(said)
+    ending = with_settings(any_model, eos_token_id=sorted(ends))
+    free = generate(ending, prompts, **options)
+    assert min(map(len, free.tokens)) < 10
+    held = generate(ending, prompts, budget=Budget(10), **options)
+    for before, tokens in zip(free.tokens, held.tokens, strict=True):
+        assert len(tokens) >= 10 and tokens[: len(before)] == before
+        assert not {*ending.hf.generation_config.eos_token_id, 2} & set(tokens)
+    waiting = generate(ending, prompts, budget=Budget(10, wait=" Wait,"), **options)
+    for before, tokens in zip(free.tokens, waiting.tokens, strict=True):
+        assert len(tokens) >= 10
+        if len(before) < 10:
+            assert list(tokens[: len(before) + len(said)]) == [*before, *said]
+
+
+def test_a_budget_may_hold_the_end_of_thinking(model, prompts):
+    free = generate(model, prompts, max_new_tokens=12)
+    end = free.tokens[0][3]
+    held = generate(model, prompts, max_new_tokens=12, budget=Budget(8, ends=(end,)))
+    assert all(end not in tokens[:8] for tokens in held.tokens)
+    assert held.tokens[0][:3] == free.tokens[0][:3] != held.tokens[0][1:4]
+    with pytest.raises(ValueError, match="least is 0"):
+        Budget(0)

@@ -24,7 +24,7 @@ def watched(model):
         seen.append(at)
         return torch.zeros_like(at.valid)
 
-    with hooks.edited(model, [hooks.Edit(0, "watch", where, lambda before, resid: resid)]), torch.no_grad():
+    with hooks.edited(model, [hooks.Edit(0, "watch", where, lambda at: at.resid)]), torch.no_grad():
         yield seen
 
 
@@ -186,7 +186,7 @@ def test_read_stops_after_the_last_layer_asked_for_and_leaves_no_hook(model):
 def test_read_sees_the_edits_in_force(model):
     batch = pad(rows_of([4]), pad_token=0)
     clean = hooks.read(model, batch, [1])[1]
-    edit = hooks.Edit(1, "one", lambda at: at.position == 2, lambda before, resid: torch.ones_like(resid))
+    edit = hooks.Edit(1, "one", lambda at: at.position == 2, lambda at: torch.ones_like(at.resid))
     with hooks.edited(model, [edit]):
         changed = hooks.read(model, batch, [1])[1]
     assert (changed - clean).abs().sum(-1).ne(0).tolist() == [[False, False, True, False]]
@@ -228,7 +228,7 @@ def bf16(model):
 
 def nudge(layer):
     """An edit of some positions, the last row's first among them."""
-    return hooks.Edit(layer, "nudge", lambda at: at.position % 3 == 0, lambda before, resid: resid.flip(-1) + before)
+    return hooks.Edit(layer, "nudge", lambda at: at.position % 3 == 0, lambda at: at.resid.flip(-1) + at.before)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -274,7 +274,7 @@ def test_a_model_behind_a_bridge_is_resumed_too(model):
     wrapped, batch = load_model(model.bridge()), pad(rows_of([6, 4]), pad_token=0)
     with torch.no_grad(), hooks.resumed(wrapped, 2, 2 * hooks.read(wrapped, batch, [2])[2]):
         logits = hooks.run(wrapped, batch, use_cache=False).logits
-    with torch.no_grad(), hooks.edited(model, [hooks.Edit(2, "double", lambda at: at.valid, lambda before, x: x)]):
+    with torch.no_grad(), hooks.edited(model, [hooks.Edit(2, "double", lambda at: at.valid, lambda at: at.resid)]):
         assert_close([logits[batch.mask]], [hooks.run(model, batch, use_cache=False).logits[batch.mask]])
 
 

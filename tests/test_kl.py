@@ -1,12 +1,16 @@
 """KL between edited and clean: against a plain loop, padded or not; sizes that reach a KL."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_model, tiny_sae
 
 import saereason as sr
-from saereason.steering import Divergence, at_kl
+from saereason import hooks
+from saereason.model import pad
+from saereason.steering import Divergence, asc_size, at_kl, fisher_size, largest_acts, mean_norms
 
 PROMPTS = ["Tom has 3 apples.", "2 + 2 =", "How many birds are left on the roof?", "Hi"]
 WRITTEN = [[20, 30, 40], [25], [], [33, 44]]
@@ -53,7 +57,7 @@ def test_no_change_has_none():
 
 
 @pytest.mark.parametrize("target", [1e-4, 0.01, 0.3])
-@pytest.mark.parametrize("start", [1e-3, 1.0, 100.0])
+@pytest.mark.parametrize("start", [1e-3, 1.0, 100.0, None])
 def test_a_size_is_found_that_reaches_the_target(target, start):
     divergence = Divergence.over(tiny_model(), PROMPTS)
     edit, kl = at_kl(
@@ -61,6 +65,68 @@ def test_a_size_is_found_that_reaches_the_target(target, start):
     )
     assert kl == pytest.approx(target, rel=0.1)
     assert kl == pytest.approx(divergence(None, edit).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize("when", [sr.LastPromptToken(), sr.Everywhere(), sr.Decay(0.5)], ids=lambda w: type(w).__name__)
+def test_the_derivative_is_that_of_a_small_difference(any_model, when):
+    any_model.hf.double()
+    divergence = Divergence.over(any_model, PROMPTS, WRITTEN, batch_size=3)
+    for edit in (sr.AddVector(1, vector(), 0.5, when), sr.Add(sr.Feature(1, 3), 2.0, when)):
+        saes, step = {1: tiny_sae("topk", 1)}, 1e-3
+        variance = []
+        for n in range(4):
+            one = Divergence.over(any_model, PROMPTS[n : n + 1], WRITTEN[n : n + 1])
+            ids = any_model.encode(PROMPTS[n])
+            found = []
+            for sign in (1, -1):
+                bigger = replace(edit, coefficient=sign * step * edit.coefficient)
+                with sr.steered(any_model, saes, bigger):
+                    found.append(one._logits(range(1)).double())
+            speed, p = (found[0] - found[1]) / (2 * step), one.clean[0].double().exp()
+            each = (p * speed.square()).sum(-1) - (p * speed).sum(-1).square()
+            assert each.shape[1] == len(WRITTEN[n]) + 1 and len(ids) > 1
+            variance.append(float(each.mean()))
+        assert divergence.fisher(saes, edit) == pytest.approx(variance, rel=5e-3)
+    any_model.hf.float()
+
+
+@pytest.mark.parametrize("layer", [0, 3])
+def test_the_first_guess_is_near_and_the_bound_of_asc_far_below(any_model, layer):
+    texts = [
+        f"Some {word} stand here and {other}" for word in ("words", "birds", "men") for other in ("sing", "wait", "go")
+    ]
+    known, other = Divergence.over(any_model, texts[:5]), Divergence.over(any_model, texts[5:])
+    for target in (1e-3, 1e-2):
+        unit = sr.AddVector(layer, vector(2), 1.0, sr.LastPromptToken())
+        size = fisher_size(known, None, unit, target)
+        kl = other(None, sr.AddVector(layer, vector(2), size, sr.LastPromptToken())).mean()
+        assert target / 2 < kl < target * 2
+        assert 0 < asc_size(known, None, unit, target) < size
+
+
+def test_only_what_adds_has_a_first_guess(model, saes):
+    divergence = Divergence.over(model, PROMPTS)
+    for edit in (sr.Clamp(sr.Feature(1, 3), 2.0), sr.AddVector(1, vector(), keep_norm=True)):
+        with pytest.raises(ValueError, match="does not add; give an Add or an AddVector"):
+            fisher_size(divergence, saes, edit, 0.01)
+    with pytest.raises(ValueError, match="there is no size for it"):
+        fisher_size(divergence, None, sr.AddVector(1, torch.zeros(32)), 0.01)
+    with pytest.raises(ValueError, match="moves no logit"):
+        fisher_size(divergence, None, sr.AddVector(1, vector(), 1.0, sr.Generated()), 0.01)
+
+
+def test_units_leave_out_first_tokens_and_padding(any_model, saes):
+    resid = [hooks.read(any_model, pad([any_model.encode(p)], pad_token=0), [1])[1][0, 1:] for p in PROMPTS]
+    rows = torch.cat(resid)
+    assert mean_norms(any_model, [1], PROMPTS, batch_size=3)[1] == pytest.approx(
+        float(rows.norm(dim=-1).mean()), rel=1e-5
+    )
+    features = [sr.Feature(1, n) for n in range(5)]
+    found = largest_acts(any_model, saes, features, PROMPTS, batch_size=3)
+    expected = saes[1].encode(rows)[:, :5].max(0).values.tolist()
+    assert [found[f] for f in features] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(ValueError, match="no token but their first"):
+        mean_norms(any_model, [1], ["a"])
 
 
 def test_bad_input_is_refused():

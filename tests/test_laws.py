@@ -27,9 +27,10 @@ from strategies import (
 from saereason import hooks
 from saereason.effects import measure
 from saereason.features import Feature
-from saereason.generate import Prefixes, generate
+from saereason.generate import generate
 from saereason.metrics import LogProb, Scored
 from saereason.model import pad
+from saereason.prefixes import Prefixes
 from saereason.steering import (
     Add,
     Clamp,
@@ -98,7 +99,7 @@ def test_law_2_the_model_is_as_before_after_the_block(subject, data, prompts):
         raise KeyError("the user's own")
     with pytest.raises(ValueError, match="no SAE at layer 0"), steered(model, {}, Add(Feature(0, 0), 1.0)):
         pass
-    broken = hooks.Edit(2, "broken", Everywhere(), lambda before, resid: resid[:, :3])
+    broken = hooks.Edit(2, "broken", Everywhere(), lambda at: at.resid[:, :3])
     with pytest.raises(RuntimeError), hooks.edited(model, [broken]):
         logits_of(model, rows)
     assert n_hooks(model) == before
@@ -206,7 +207,7 @@ def test_prompts_are_kept_only_where_no_edit_visits_them(model, prompts):
     batch = pad([model.encode(prompt) for prompt in prompts], pad_token=0)
     visiting, sparing = [Everywhere(), Prompt(), Steps(-2, 1)], [LastPromptToken(), Generated(), Steps(-1, 1)]
     for when, kept in [*((when, False) for when in visiting), *((when, True) for when in sparing)]:
-        with hooks.edited(model, [hooks.Edit(1, "any", when, lambda before, resid: resid)]):
+        with hooks.edited(model, [hooks.Edit(1, "any", when, lambda at: at.resid)]):
             assert hooks.spare(batch) is kept
             prefixes = Prefixes()
             cache = prefixes.of(model, batch)
@@ -272,7 +273,7 @@ def test_law_10_the_gradient_estimates_a_small_add(subject, layer, when):
     prompt, rest = model.encode("Tom has 3 apples."), model.encode("So he")
     metric = LogProb((Scored(tuple(prompt), tuple(rest), (True,) * len(rest)),))
     nothing = torch.zeros(32, requires_grad=True)
-    added = hooks.Edit(layer, "nothing", when, lambda before, resid: nothing.expand_as(resid))
+    added = hooks.Edit(layer, "nothing", when, lambda at: nothing.expand_as(at.resid))
     with hooks.edited(model, [added]), hooks.prompts(torch.tensor([len(prompt)])):
         logits = hooks.run(model, pad([prompt + rest], pad_token=0), use_cache=False).logits
     scores = logits[0, -len(rest) - 1 : -1].log_softmax(-1)

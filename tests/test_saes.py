@@ -163,8 +163,8 @@ def test_the_other_name_of_the_same_place_will_do(saved):
     assert list(load_saes(saved)) == [17]
 
 
-@pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale", "expected_average_only_in"])
-def test_an_sae_that_normalises_its_input_is_refused(saved, kind):
+@pytest.mark.parametrize("kind", ["covariance_whitening", "expected_average_only_in"])
+def test_an_sae_that_normalises_its_input_by_more_than_the_token_is_refused(saved, kind):
     rewrite(saved, normalize_activations=kind)
     with pytest.raises(ValueError, match=rf"normalises its input \({kind}\)"):
         load_saes(saved)

@@ -65,7 +65,7 @@ def test_a_study_leaves_tables_and_a_page(counting, tmp_path):
     page = (tmp_path / "report.html").read_text(encoding="utf8")
     assert "who stands on the ladder?" in page and str(study.verdicts[0].feature) in page
     assert "ReasonScore: 0 of the words occur" in page
-    assert f'any of them</td><td class="number">{len(study.verdicts)}</td>' in page
+    assert f'any of them</bdi></td><td class="number"><bdi>{len(study.verdicts)}</bdi></td>' in page
 
 
 def test_the_word_step_is_put_in_and_nothing_else():

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 from saereason.executors import inline, work_unit
-from saereason.generate import Prefixes
 from saereason.model import Model
+from saereason.prefixes import Prefixes
 from saereason.progress import Steps
 from saereason.runs import Run
 from saereason.saes import SAE, hashes

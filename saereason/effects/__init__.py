@@ -2,6 +2,7 @@
 
 from .answers import accuracy, answers, right, share_of
 from .measure import Effect, measure
+from .sweep import Sweep, doses, sweep
 from .trial import Grades, Judge, Opens, Shows, Trial
 
 __all__ = [
@@ -10,10 +11,13 @@ __all__ = [
     "Judge",
     "Opens",
     "Shows",
+    "Sweep",
     "Trial",
     "accuracy",
     "answers",
+    "doses",
     "measure",
     "right",
     "share_of",
+    "sweep",
 ]

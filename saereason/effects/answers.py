@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from saereason.generate import Prefixes, generate
+from saereason.generate import Generation, generate
 from saereason.model import Model
+from saereason.prefixes import Prefixes
+from saereason.receipts import Firing
 from saereason.saes import SAE
 from saereason.stats import Estimate, wilson
 from saereason.steering import Intervention, steered
@@ -39,7 +41,13 @@ def answers(
             prefixes=prefixes,
             progress=progress,
         )
-    sizes = [edit.relative_size for edit in written.receipt.edits]
+    return judged(trial, written, written.receipt.edits)
+
+
+def judged(trial: Trial, written: Generation, edits: Sequence[Firing], start: int = 0) -> list[dict[str, Any]]:
+    """The rows of a trial's answer table; its answers begin at number `start` of what was written."""
+    these = slice(start, start + len(trial))
+    firings, size = sum(edit.firings for edit in edits), max((edit.relative_size for edit in edits), default=0.0)
     return [
         {
             "item": id_,
@@ -47,11 +55,11 @@ def answers(
             "outcome": trial.judge(n, text, tokens, finished=finished).value,
             "n_tokens": len(tokens),
             "first_token": tokens[0] if tokens else -1,
-            "firings": written.receipt.firings,
-            "relative_size": max(sizes, default=0.0),
+            "firings": firings,
+            "relative_size": size,
         }
         for n, (id_, text, tokens, finished) in enumerate(
-            zip(trial.ids, written.texts, written.tokens, written.finished, strict=True)
+            zip(trial.ids, written.texts[these], written.tokens[these], written.finished[these], strict=True)
         )
     ]
 

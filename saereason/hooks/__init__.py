@@ -1,7 +1,7 @@
 """Read and edit the residual stream, and resume from it; the only part that registers a hook on a model."""
 
-from .edits import Edit, edited, recorded, spare
-from .passes import Resid, check_layers, run
+from .edits import Edit, Visit, edited, recorded, spare
+from .passes import Resid, changed, check_layers, run
 from .positions import PositionClock, Positions, prompts
 from .reading import read, reading, traced
 from .resuming import resumed
@@ -11,6 +11,8 @@ __all__ = [
     "PositionClock",
     "Positions",
     "Resid",
+    "Visit",
+    "changed",
     "check_layers",
     "edited",
     "prompts",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..model import Batch, Model
@@ -23,29 +23,51 @@ _recorders: ContextVar[tuple[Recorder, ...]] = ContextVar("recorders", default=(
 
 
 @dataclass(frozen=True, eq=False)
-class Edit:
-    """One change of the residual stream after a block.
+class Visit:
+    """The positions of one pass that an edit visits, one a row of each tensor."""
 
-    `delta` gets the block's input and output at the visited positions, `[row, d_model]` in float32 (float64 for a
-    model in that), and returns what to add to the output.
-    """
+    before: Rows
+    """The block's input, in float32 (float64 for a model in that)."""
+
+    resid: Rows
+    """The block's output, likewise."""
+
+    row: Int[Tensor, "row"]
+    """Which row of the batch, or which prompt of `generate`."""
+
+    position: Int[Tensor, "row"]
+    """Absolute, from 0 at the row's first token."""
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """One change of the residual stream after a block."""
 
     layer: int
     name: str
-    where: Callable[[Positions], Bool[Tensor, "batch pos"]]
-    delta: Callable[[Rows, Rows], Rows]
+
+    where: Callable[[Positions], Bool[Tensor, "batch pos"] | Float[Tensor, "batch pos"]]
+    """Which positions to visit; as numbers, with what share of the change."""
+
+    delta: Callable[[Visit], Rows]
+    """What to add to the block's output."""
+
+    reads: frozenset[int] = frozenset()
+    """Layers, this one or earlier, whose residual stream `where` looks at."""
 
 
 @contextmanager
 def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Recorder]:
     """Within the block, every forward pass applies the edits; those of one layer all see the unedited output."""
     clock, recorder = PositionClock(), Recorder(edits)
-    layers = sorted({edit.layer for edit in edits})
+    layers = sorted({layer for edit in edits for layer in (edit.layer, *edit.reads)})
+    read = {layer for edit in edits for layer in edit.reads}
     with ExitStack() as stack:
         if edits:
             attach(stack, model.hf.base_model.register_forward_pre_hook(clock.tick, with_kwargs=True))
         for layer in layers:
-            hook = _editing([edit for edit in edits if edit.layer == layer], clock, recorder)
+            of_layer = [edit for edit in edits if edit.layer == layer]
+            hook = _editing(of_layer, clock, recorder, keep=layer if layer in read else None)
             attach(stack, model.blocks[layer].register_forward_hook(hook, with_kwargs=True))
         token = _in_force.set((*_in_force.get(), *edits))
         stack.callback(_in_force.reset, token)
@@ -63,7 +85,11 @@ def recorded() -> Iterator[Callable[[], Receipt]]:
         _recorders.reset(token)
 
 
-def _editing(edits: Sequence[Edit], clock: PositionClock, recorder: Recorder) -> Callable[..., Any]:
+def _editing(
+    edits: Sequence[Edit], clock: PositionClock, recorder: Recorder, *, keep: int | None
+) -> Callable[..., Any]:
+    """A hook that applies the edits of one layer, once it has kept the unedited output under the number `keep`."""
+
     def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
         if isinstance(module.forward, Skipped):
             return output
@@ -72,25 +98,43 @@ def _editing(edits: Sequence[Edit], clock: PositionClock, recorder: Recorder) ->
         at = clock.now
         if at is None:
             raise RuntimeError("a block ran outside the model's forward pass, so its positions are not known.")
-        result, exact = resid, torch.promote_types(resid.dtype, torch.float32)
+        if keep is not None:
+            at.resid[keep] = resid
+        result = resid
         for edit in edits:
-            visited = edit.where(at) & at.valid
-            if not visited.any():
-                continue
-            rows = resid[visited].to(exact)
-            delta = edit.delta(before[visited].to(exact), rows)
-            result = result.clone() if result is resid else result
-            result[visited] = (result[visited].to(exact) + delta).to(result.dtype)
-            for each in (recorder, *_recorders.get()):
-                each.note(edit, at.position[visited], delta, rows)
+            result = _apply(edit, at, before, resid, result, (recorder, *_recorders.get()))
         return (result, *output[1:]) if isinstance(output, tuple) else result
 
     return hook
 
 
+def _apply(
+    edit: Edit, at: Positions, before: Tensor, resid: Tensor, result: Tensor, recorders: Sequence[Recorder]
+) -> Tensor:
+    """`result`, to which other edits may have added, with one more edit of `resid` on it."""
+    share = edit.where(at) * at.valid
+    visited = share.bool()
+    if not visited.any():
+        return result
+    exact = torch.promote_types(resid.dtype, torch.float32)
+    batch_row = at.row[:, None].expand_as(visited)
+    visit = Visit(before[visited].to(exact), resid[visited].to(exact), batch_row[visited], at.position[visited])
+    delta = edit.delta(visit)
+    if share.is_floating_point():
+        delta = delta * share[visited].to(delta)[:, None]
+    result = result.clone() if result is resid else result
+    result[visited] = (result[visited].to(exact) + delta).to(result.dtype)
+    for recorder in recorders:
+        recorder.note(edit, at.position[visited], delta, visit.resid)
+    return result
+
+
 def spare(batch: Batch) -> bool:
     """True if no edit in force would visit any but the last token of these rows, whose prompts have been declared."""
-    declared = DECLARED.get()
-    lengths = declared if declared is not None else batch.mask.sum(-1)
-    at = Positions(batch.mask.long().cumsum(-1) - 1, batch.mask, lengths.to(batch.mask.device))
-    return not any((edit.where(at) & at.valid)[:, :-1].any() for edit in _in_force.get())
+    edits, declared, mask = _in_force.get(), DECLARED.get(), batch.mask
+    if any(edit.reads for edit in edits):
+        return False
+    lengths = mask.sum(-1) if declared is None else declared.lengths.to(mask.device)
+    row = torch.arange(len(mask)) if declared is None or declared.rows is None else declared.rows
+    at = Positions(mask.long().cumsum(-1) - 1, mask, lengths, row.to(mask.device), batch.tokens)
+    return not any((edit.where(at).bool() & at.valid)[:, :-1].any() for edit in edits)

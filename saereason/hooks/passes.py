@@ -1,6 +1,6 @@
 """One forward pass, and hooks that go with the block that registered them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -40,6 +40,14 @@ def _lean_head(model: Model) -> Iterator[None]:
         head = model.hf.get_output_embeddings()
         if head is not None:
             attach(stack, head.register_forward_pre_hook(gathered))
+        yield
+
+
+@contextmanager
+def changed(module: Any, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Within the block, a module gives what `change` makes of its output."""
+    with ExitStack() as stack:
+        attach(stack, module.register_forward_hook(lambda module, args, output: change(output)))
         yield
 
 

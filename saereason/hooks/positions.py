@@ -3,15 +3,14 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-DECLARED: ContextVar[Tensor | None] = ContextVar("declared", default=None)
-"""Tokens of each row's prompt, as whoever runs the rows has said."""
+DECLARED: ContextVar["Declared | None"] = ContextVar("declared", default=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +26,15 @@ class Positions:
     prompt_length: Int[Tensor, "batch"] | None
     """Tokens of each row's prompt; None if nobody said and the pass alone cannot tell."""
 
+    row: Int[Tensor, "batch"]
+    """Which row each is: its place among the prompts of `generate`, or in the batch of any other pass."""
+
+    so_far: Int[Tensor, "batch _"] | None
+    """Tokens of each row up to the end of this pass, padding included; None where the pass alone cannot tell."""
+
+    resid: dict[int, Tensor] = field(default_factory=dict)
+    """The residual stream of this pass after the layers that someone asked for, `[batch, pos, d_model]`."""
+
     @property
     def step(self) -> Int[Tensor, "batch pos"]:
         """Decoding step: 0 at the first generated token, -1 at the last token of the prompt."""
@@ -37,6 +45,15 @@ class Positions:
                 "hooks.prompts(lengths)."
             )
         return self.position - self.prompt_length[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Declared:
+    """What a caller says of the rows it is about to run."""
+
+    lengths: Int[Tensor, "batch"]
+    rows: Int[Tensor, "batch"] | None
+    tokens: Int[Tensor, "batch _"] | None
 
 
 class PositionClock:
@@ -69,12 +86,14 @@ class PositionClock:
         mask = mask.bool()
         prompt_length = self._prompt_length(mask, n_past, tokens)
         position, valid = (mask.long().cumsum(-1) - 1)[:, n_past:], mask[:, n_past:]
-        self.now = Positions(position, valid, prompt_length)
+        row, so_far = self._rows(mask, n_past, tokens)
+        self.now = Positions(position, valid, prompt_length, row, so_far)
         self._tokens, self._mask = tokens if n_past == 0 else None, mask
 
     def _prompt_length(self, mask: Tensor, n_past: int, tokens: Tensor | None) -> Tensor | None:
-        lengths = DECLARED.get()
-        if lengths is not None:
+        declared = DECLARED.get()
+        if declared is not None:
+            lengths = declared.lengths
             if len(lengths) != len(mask):
                 raise ValueError(f"{len(lengths)} prompt lengths were declared for a batch of {len(mask)} rows.")
             return lengths.to(mask.device)
@@ -83,6 +102,19 @@ class PositionClock:
         if self.now is None or self._mask is None or mask.shape[1] != n_past + 1:
             return None
         return self.now.prompt_length if torch.equal(mask[:, :n_past], self._mask) else None
+
+    def _rows(self, mask: Tensor, n_past: int, tokens: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Which rows these are, and their tokens so far."""
+        declared, row = DECLARED.get(), torch.arange(len(mask), device=mask.device)
+        if declared is not None and declared.rows is not None:
+            row = declared.rows.to(mask.device)
+        if declared is not None and declared.tokens is not None:
+            return row, declared.tokens[:, : mask.shape[1]].to(mask.device)
+        if n_past == 0 or tokens is None:
+            return row, tokens
+        before = None if self.now is None else self.now.so_far
+        follows = self._mask is not None and torch.equal(mask[:, :n_past], self._mask)
+        return row, torch.cat([before, tokens], 1) if before is not None and follows else None
 
     def _goes_on(self, tokens: Tensor | None) -> bool:
         """True if these are the last pass's rows, in any order, with a token more: generation without a cache."""
@@ -93,9 +125,17 @@ class PositionClock:
 
 
 @contextmanager
-def prompts(lengths: Int[Tensor, "batch"]) -> Iterator[None]:
-    """Within the block, the first `lengths[row]` tokens of each row are its prompt and the rest is generated."""
-    token = DECLARED.set(lengths)
+def prompts(
+    lengths: Int[Tensor, "batch"],
+    rows: Int[Tensor, "batch"] | None = None,
+    tokens: Int[Tensor, "batch _"] | None = None,
+) -> Iterator[None]:
+    """Within the block, the first `lengths[row]` tokens of each row are its prompt and the rest is generated.
+
+    `rows` says which rows they are where that is not their place in the batch, and `tokens` what stands in them,
+    padding included, also before the pass.
+    """
+    token = DECLARED.set(Declared(lengths, rows, tokens))
     try:
         yield
     finally:

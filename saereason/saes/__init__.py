@@ -4,16 +4,31 @@ from .active import Active, Encoder
 from .disk import check_folder, load_saes, save_saes
 from .fetch import fetch_saes
 from .pack import save_pack
-from .sae import SAE, check_saes, decoder_cosines, decoder_row, feature_acts, hashes, layer_of, sae_at, sae_hash
+from .sae import (
+    SAE,
+    check_in_units_of_resid,
+    check_saes,
+    decoder_cosines,
+    decoder_row,
+    encode_changed,
+    feature_acts,
+    hashes,
+    layer_of,
+    sae_at,
+    sae_hash,
+    unit_of,
+)
 
 __all__ = [
     "SAE",
     "Active",
     "Encoder",
     "check_folder",
+    "check_in_units_of_resid",
     "check_saes",
     "decoder_cosines",
     "decoder_row",
+    "encode_changed",
     "feature_acts",
     "fetch_saes",
     "hashes",
@@ -23,4 +38,5 @@ __all__ = [
     "sae_hash",
     "save_pack",
     "save_saes",
+    "unit_of",
 ]

@@ -30,7 +30,8 @@ class Encoder:
 
     @classmethod
     def of(cls, sae: SAE, dtype: torch.dtype) -> "Encoder":
-        d_sae, plain = len(sae.W_dec), sae.cfg.architecture() == "topk"
+        d_sae = len(sae.W_dec)
+        plain = sae.cfg.architecture() == "topk" and sae.cfg.normalize_activations == "none"
         if not plain or getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
             return cls(sae, d_sae, None)
         made: Any = sae

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from ..features import Feature
-from ..hooks import check_layers
+from ..hooks import changed, check_layers
 from ..model import Model
 
 POSTS = ("hook_resid_post", "hook_out")
+NORMALISED_BY_TOKEN = ("none", "layer_norm", "constant_norm_rescale")
+"""Ways to normalise the input, each token by itself or not at all, whose scale can be told from the token alone."""
+
 ONE_COLUMN = ("standard", "jumprelu")
 """Architectures whose features do not compete: one encoder column gives one feature."""
 
@@ -44,7 +47,7 @@ def layer_of(sae: SAE, name: str = "the SAE") -> int:
             f"{name} reads {hook_name}; only the residual stream after a block is served, blocks.L.hook_resid_post."
         )
     kind = sae.cfg.normalize_activations
-    if kind != "none":
+    if kind not in NORMALISED_BY_TOKEN:
         raise ValueError(
             f"{name} normalises its input ({kind}), so its activations are not in the residual stream's units; "
             "fold the scale into its weights first (SAELens: fold_activation_norm_scaling_factor)."
@@ -80,6 +83,16 @@ def check_saes(model: Model, saes: Mapping[int, SAE]) -> None:
             )
 
 
+def check_in_units_of_resid(saes: Mapping[int, SAE]) -> None:
+    """Raises ValueError for an SAE that normalises its input: a unit of activation is another size at each token."""
+    for layer, sae in saes.items():
+        if sae.cfg.normalize_activations != "none":
+            raise ValueError(
+                f"the SAE at layer {layer} normalises its input ({sae.cfg.normalize_activations}), so the size of an "
+                "activation cannot be compared between tokens; steer with it, but choose features with another."
+            )
+
+
 def sae_at(saes: Mapping[int, SAE], feature: Feature) -> SAE:
     """The SAE a feature belongs to. Raises ValueError for a layer without one, or an index it does not have."""
     if feature.layer not in saes:
@@ -95,7 +108,7 @@ def feature_acts(sae: SAE, resid: Float[Tensor, "row d_model"], index: int) -> F
 
     Where features do not compete (ReLU, JumpReLU) one encoder column suffices; elsewhere the SAE encodes in full.
     """
-    if sae.cfg.architecture() not in ONE_COLUMN:
+    if sae.cfg.architecture() not in ONE_COLUMN or sae.cfg.normalize_activations != "none":
         return sae.encode(resid)[:, index].to(resid.dtype)
     weights = sae.W_enc[:, index]
     centred = resid.to(weights.dtype) - sae.b_dec * sae.cfg.apply_b_dec_to_input
@@ -111,6 +124,34 @@ def decoder_row(sae: SAE, index: int) -> Float[Tensor, "d_model"]:
     if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
         row = row / row.norm()
     return row
+
+
+def unit_of(sae: SAE, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row 1"] | float:
+    """By what an SAE that normalises its input multiplies its output at each token; 1 for any other.
+
+    One unit of a feature's activation adds this times `decoder_row` to the residual stream there.
+    """
+    match sae.cfg.normalize_activations:
+        case "layer_norm":
+            return resid.std(dim=-1, keepdim=True)
+        case "constant_norm_rescale":
+            return resid.norm(dim=-1, keepdim=True) / resid.shape[-1] ** 0.5
+        case _:
+            return 1.0
+
+
+def encode_changed(
+    sae: SAE, resid: Float[Tensor, "row d_model"], change: Callable[[Tensor], Tensor]
+) -> Float[Tensor, "row d_model"]:
+    """What the SAE's output gains when its pre-activations `[row, d_sae]` are changed, before features compete."""
+    before = sae.encode(resid)
+    point = sae.hook_sae_acts_pre  # pyright: ignore[reportAttributeAccessIssue]
+    with changed(point, change):
+        gained = sae.encode(resid) - before
+    rows = sae.W_dec.detach()
+    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
+        rows = rows / rows.norm(dim=-1, keepdim=True)
+    return (gained.to(rows) @ rows).to(resid) * unit_of(sae, resid)
 
 
 def decoder_cosines(sae: SAE, direction: Float[Tensor, "d_model"]) -> Float[Tensor, "d_sae"]:

@@ -11,7 +11,7 @@ from saereason import hooks
 from saereason.features import FeatureTable
 from saereason.metrics import LogProb, Scored, log_probs, padded
 from saereason.model import Model
-from saereason.saes import SAE, check_saes
+from saereason.saes import SAE, check_in_units_of_resid, check_saes
 
 from .moments import Moments, moments
 
@@ -39,6 +39,7 @@ def attribute(
     if steps < 1:
         raise ValueError(f"steps is {steps}; give at least 1.")
     check_saes(model, saes)
+    check_in_units_of_resid(saes)
     layers, sums = sorted(saes), {}
     for start in range(0, len(metric.items), batch_size):
         items = metric.items[start : start + batch_size]

@@ -11,7 +11,7 @@ from torch import Tensor
 from saereason import hooks
 from saereason.features import Feature, FeatureTable
 from saereason.model import Model, Rendered, pad
-from saereason.saes import SAE, check_saes, decoder_row, sae_at
+from saereason.saes import SAE, check_in_units_of_resid, check_saes, decoder_row, sae_at
 from saereason.steering import Add, LastPromptToken, steered
 
 from .moments import Moments, moments
@@ -42,6 +42,7 @@ def output_slopes(
     fewer than two prompts, and for a size that is not positive.
     """
     check_saes(model, saes)
+    check_in_units_of_resid(saes)
     batches, tokens = _batches(model, prompts, batch_size), first_tokens(model, words)
     nudge = Nudge.of(model, sorted(saes), batches, tokens, size)
     found: dict[int, Moments] = {}

@@ -1,27 +1,61 @@
 """Interventions, when they act, and the context that puts them in force."""
 
-from .interventions import Add, AddVector, Clamp, Intervention, Scale, ScaleBlock
-from .kl import Divergence, at_kl
+from .blocks import MeanBlock, Patch, ScaleBlock, Splice, mean_contribution
+from .directions import AddVector, ScaleProjection
+from .interventions import Intervention, per_row
+from .kl import Divergence, asc_size, at_kl, fisher_size
+from .on_features import Add, Boost, Clamp, Scale, SetProjection
+from .sizes import largest_acts, mean_norms
 from .steered import SilentEditError, Steering, steered
-from .when import Everywhere, Generated, LastPromptToken, Prompt, Steps, When, parse_when
+from .when import (
+    After,
+    Decay,
+    Everywhere,
+    Generated,
+    LastPromptToken,
+    OnRows,
+    Prompt,
+    Steps,
+    When,
+    While,
+    WhileAlong,
+    parse_when,
+)
 
 __all__ = [
     "Add",
     "AddVector",
+    "After",
+    "Boost",
     "Clamp",
+    "Decay",
     "Divergence",
     "Everywhere",
     "Generated",
     "Intervention",
     "LastPromptToken",
+    "MeanBlock",
+    "OnRows",
+    "Patch",
     "Prompt",
     "Scale",
     "ScaleBlock",
+    "ScaleProjection",
+    "SetProjection",
     "SilentEditError",
+    "Splice",
     "Steering",
     "Steps",
     "When",
+    "While",
+    "WhileAlong",
+    "asc_size",
     "at_kl",
+    "fisher_size",
+    "largest_acts",
+    "mean_contribution",
+    "mean_norms",
     "parse_when",
+    "per_row",
     "steered",
 ]

@@ -1,153 +1,112 @@
-"""What an intervention changes: frozen values, each with the positions it acts on."""
+"""What all interventions are: frozen values that say what to add to the residual stream, and where."""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from saereason.features import Feature
-from saereason.saes import SAE, decoder_row, feature_acts, sae_at
+from saereason.hooks import Visit
+from saereason.model import Model
+from saereason.saes import SAE
 
-from .when import Everywhere, When
+from .when import OnRows, When, rows_of
 
 Rows = Float[Tensor, "row d_model"]
 
 
-def _finite(name: str, value: float) -> None:
+class Intervention:
+    """A change of the residual stream after a block. Frozen dataclasses inherit from it."""
+
+    layer: int
+    """The block after which it acts."""
+
+    when: When
+    """At which positions."""
+
+    keep_norm: bool
+    """Whether the result is scaled to the norm that the residual stream had there (arXiv 2505.15634)."""
+
+    SIZE: ClassVar[str | None] = None
+    """The field that says how large the change is."""
+
+    @property
+    def size(self) -> float:
+        """How large the change is, in the unit of its kind; NaN for one that has no size."""
+        return math.nan if self.SIZE is None else getattr(self, self.SIZE)
+
+    def sized(self, size: float, when: When | None = None) -> Any:
+        """The same of another size, and at other positions. Raises ValueError for an intervention without a size."""
+        if self.SIZE is None:
+            raise ValueError(f"{self} has no size; give one that has, such as Add or Clamp.")
+        changes = {self.SIZE: size} | ({} if when is None else {"when": when})
+        return replace(_value(self), **changes)
+
+    @property
+    def target(self) -> str | None:
+        """What no two interventions at once may act on; None for what adds up."""
+        return None
+
+    def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
+        """Raises ValueError where it does not fit the model and its SAEs."""
+
+    def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
+        """What to add to the residual stream at the visited positions, before the norm is kept."""
+        raise NotImplementedError
+
+    def change(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
+        """What to add to the residual stream at the visited positions."""
+        delta = self.delta(saes, at)
+        if not self.keep_norm:
+            return delta
+        moved = at.resid + delta
+        size = at.resid.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return moved * size - at.resid
+
+
+def finite(name: str, value: float) -> None:
+    """Raises ValueError for a number that is none."""
     if not math.isfinite(value):
         raise ValueError(f"{name} is {value}; it must be a finite number.")
 
 
-@dataclass(frozen=True)
-class Add:
-    """`h + coefficient · W_dec[f]`, whether the feature is on or off (ReasonScore, arXiv 2503.18878, eq. 7).
-
-    The coefficient is in units of the feature's activation.
-    """
-
-    feature: Feature
-    coefficient: float
-    when: When = field(default_factory=Everywhere)
-
-    def __post_init__(self) -> None:
-        _finite("coefficient", self.coefficient)
-
-    def __str__(self) -> str:
-        return f"Add({self.feature}, {self.coefficient:g})"
-
-    @property
-    def layer(self) -> int:
-        return self.feature.layer
-
-    def delta(self, saes: Mapping[int, SAE], before: Rows, resid: Rows) -> Rows:  # noqa: ARG002
-        row = decoder_row(sae_at(saes, self.feature), self.feature.index)
-        return (self.coefficient * row).to(resid).expand_as(resid)
+def check_vector(model: Model, layer: int, vector: Tensor) -> None:
+    if vector.shape != (model.d_model,):
+        raise ValueError(
+            f"the vector for layer {layer} has shape {tuple(vector.shape)}; {model.name} needs [{model.d_model}]."
+        )
 
 
-@dataclass(frozen=True)
-class Clamp:
-    """`h + (value − z_f) · W_dec[f]`: the feature's contribution held at `value`, the SAE's error kept; 0 ablates."""
-
-    feature: Feature
-    value: float
-    when: When = field(default_factory=Everywhere)
-
-    def __post_init__(self) -> None:
-        _finite("value", self.value)
-
-    def __str__(self) -> str:
-        return f"Clamp({self.feature}, {self.value:g})"
-
-    @property
-    def layer(self) -> int:
-        return self.feature.layer
-
-    def delta(self, saes: Mapping[int, SAE], before: Rows, resid: Rows) -> Rows:  # noqa: ARG002
-        sae = sae_at(saes, self.feature)
-        missing = self.value - feature_acts(sae, resid, self.feature.index)
-        return missing[:, None] * decoder_row(sae, self.feature.index).to(resid)
+def check_finite(layer: int, vector: Tensor) -> None:
+    if not torch.isfinite(vector).all():
+        raise ValueError(f"the vector for layer {layer} has entries that are not finite numbers.")
 
 
-@dataclass(frozen=True)
-class Scale:
-    """`h + (factor − 1) · z_f · W_dec[f]`: nothing happens where the feature is off."""
-
-    feature: Feature
-    factor: float
-    when: When = field(default_factory=Everywhere)
-
-    def __post_init__(self) -> None:
-        _finite("factor", self.factor)
-
-    def __str__(self) -> str:
-        return f"Scale({self.feature}, {self.factor:g})"
-
-    @property
-    def layer(self) -> int:
-        return self.feature.layer
-
-    def delta(self, saes: Mapping[int, SAE], before: Rows, resid: Rows) -> Rows:  # noqa: ARG002
-        sae = sae_at(saes, self.feature)
-        more = (self.factor - 1) * feature_acts(sae, resid, self.feature.index)
-        return more[:, None] * decoder_row(sae, self.feature.index).to(resid)
-
-
-@dataclass(frozen=True, eq=False)
-class AddVector:
-    """`h + coefficient · vector` after block `layer` (CAA; DiffMean; ASC)."""
-
-    layer: int
-    vector: Float[Tensor, "d_model"]
-    coefficient: float = 1.0
-    when: When = field(default_factory=Everywhere)
-    name: str = "vector"
-
-    def __post_init__(self) -> None:
-        _finite("coefficient", self.coefficient)
-        if not torch.isfinite(self.vector).all():
-            raise ValueError(f"the vector for layer {self.layer} has entries that are not finite numbers.")
-
-    def __str__(self) -> str:
-        return f"AddVector(L{self.layer} {self.name}, {self.coefficient:g})"
-
-    def delta(self, saes: Mapping[int, SAE], before: Rows, resid: Rows) -> Rows:  # noqa: ARG002
-        return (self.coefficient * self.vector).to(resid).expand_as(resid)
-
-
-@dataclass(frozen=True)
-class ScaleBlock:
-    """`h_in + factor · (h_out − h_in)`: the contribution of block `layer`, attention and MLP, scaled; 0 skips it.
-
-    The block still runs, so the key-value cache stays whole.
-    """
-
-    layer: int
-    factor: float
-    when: When = field(default_factory=Everywhere)
-
-    def __post_init__(self) -> None:
-        _finite("factor", self.factor)
-
-    def __str__(self) -> str:
-        return f"ScaleBlock(L{self.layer}, {self.factor:g})"
-
-    def delta(self, saes: Mapping[int, SAE], before: Rows, resid: Rows) -> Rows:  # noqa: ARG002
-        return (self.factor - 1) * (resid - before)
-
-
-OnFeature = Add | Clamp | Scale
-Intervention = OnFeature | AddVector | ScaleBlock
-
-
-def targets(interventions: Sequence[Intervention]) -> list[str]:
-    """What each intervention of a kind that cannot be doubled acts on: its feature, or its block."""
-    found: list[str] = []
+def clashing(interventions: Sequence[Intervention]) -> str | None:
+    """What two of the interventions act on in one row, though they may not."""
+    seen: dict[str, list[tuple[int, ...] | None]] = {}
     for intervention in interventions:
-        if isinstance(intervention, OnFeature):
-            found.append(str(intervention.feature))
-        elif isinstance(intervention, ScaleBlock):
-            found.append(f"block {intervention.layer}")
-    return found
+        target, rows = intervention.target, rows_of(intervention.when)
+        if target is None:
+            continue
+        for others in seen.setdefault(target, []):
+            if rows is None or others is None or set(rows) & set(others):
+                return target
+        seen[target].append(rows)
+    return None
+
+
+def per_row(*rows: Sequence[Intervention]) -> tuple[Intervention, ...]:
+    """Interventions for each row of one batch, by place among the prompts; an empty list leaves a row clean.
+
+    For `steered`: `per_row([], [a], [b, c])`.
+    """
+    return tuple(replace(_value(each), when=OnRows((n,), when=each.when)) for n, row in enumerate(rows) for each in row)
+
+
+def _value(intervention: Intervention) -> Any:
+    """It as the dataclass that it is."""
+    return intervention

@@ -8,9 +8,9 @@ from functools import partial
 from saereason.hooks import Edit, check_layers, edited
 from saereason.model import Model
 from saereason.receipts import Receipt, Recorder
-from saereason.saes import SAE, check_saes, sae_at
+from saereason.saes import SAE
 
-from .interventions import AddVector, Intervention, OnFeature, targets
+from .interventions import Intervention, clashing
 
 
 class SilentEditError(RuntimeError):
@@ -29,19 +29,28 @@ class Steering:
 
 
 @contextmanager
-def steered(model: Model, saes: Mapping[int, SAE] | None, *interventions: Intervention) -> Iterator[Steering]:
+def steered(
+    model: Model, saes: Mapping[int, SAE] | None, *interventions: Intervention, may_be_silent: bool = False
+) -> Iterator[Steering]:
     """Within the block the model runs with every intervention in force; interventions of one layer act at once.
 
     Nested blocks compose: the inner one sees what the outer one left. Raises ValueError for an intervention that does
-    not fit model and SAEs, or for two on one feature, and SilentEditError at the end if one never fired.
+    not fit model and SAEs, or for two on one feature, and SilentEditError at the end if one never fired, unless it
+    `may_be_silent` or waits for something that may never come (`After`, `While`).
     """
     saes = saes or {}
     _check(model, saes, interventions)
-    edits = [Edit(i.layer, str(i), i.when, partial(i.delta, saes)) for i in interventions]
+    edits = [
+        Edit(i.layer, str(i), i.when.where(model, saes), partial(i.change, saes), i.when.reads) for i in interventions
+    ]
     with edited(model, edits) as recorder:
         yield Steering(recorder)
-    silent = [edit.name for edit in recorder.receipt.edits if edit.firings == 0]
-    if silent:
+    silent = [
+        edit.name
+        for edit, i in zip(recorder.receipt.edits, interventions, strict=True)
+        if edit.firings == 0 and not i.when.may_never_come
+    ]
+    if silent and not may_be_silent:
         raise SilentEditError(
             f"{silent[0]} never fired: no position it was meant for was run. Check its `when`, and that this model "
             "ran within the block."
@@ -49,18 +58,15 @@ def steered(model: Model, saes: Mapping[int, SAE] | None, *interventions: Interv
 
 
 def _check(model: Model, saes: Mapping[int, SAE], interventions: tuple[Intervention, ...]) -> None:
-    check_layers(model, [i.layer for i in interventions])
-    used = {i.layer for i in interventions if isinstance(i, OnFeature)}
+    check_layers(model, [layer for i in interventions for layer in (i.layer, *i.when.reads)])
     for intervention in interventions:
-        if isinstance(intervention, OnFeature):
-            sae_at(saes, intervention.feature)
-        if isinstance(intervention, AddVector) and intervention.vector.shape != (model.d_model,):
+        intervention.check(model, saes)
+        late = max(intervention.when.reads, default=intervention.layer)
+        if late > intervention.layer:
             raise ValueError(
-                f"the vector for layer {intervention.layer} has shape {tuple(intervention.vector.shape)}; "
-                f"{model.name} needs [{model.d_model}]."
+                f"{intervention} acts after block {intervention.layer} and waits for what block {late} gives; let it "
+                "look at its own layer or an earlier one."
             )
-    check_saes(model, {layer: saes[layer] for layer in used})
-    acted_on = targets(interventions)
-    twice = [target for target in acted_on if acted_on.count(target) > 1]
-    if twice:
-        raise ValueError(f"two interventions act on {twice[0]}; make them one, or nest two `steered` blocks.")
+    target = clashing(interventions)
+    if target is not None:
+        raise ValueError(f"two interventions act on {target}; make them one, or nest two `steered` blocks.")

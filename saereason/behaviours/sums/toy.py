@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from saereason.hooks import Edit, edited
+from saereason.hooks import Edit, Visit, edited
 from saereason.model import Model
 from saereason.saes import SAE
 from saereason.steering import Everywhere
@@ -91,7 +91,8 @@ class Channel:
         self.share, self.power = 0.0, torch.zeros(())
         self.erased = torch.zeros(0, dtype=torch.bool)
 
-    def __call__(self, before: Tensor, resid: Tensor) -> Tensor:  # noqa: ARG002
+    def __call__(self, at: Visit) -> Tensor:
+        resid = at.resid
         self.power = resid.square().sum(-1).mean()
         lost = self.erased.flatten()[:, None] * (resid.mean(0) - resid)
         return lost + self.share * NOISE * torch.randn(resid.shape, generator=self.generator)

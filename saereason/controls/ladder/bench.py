@@ -15,8 +15,9 @@ from torch import Tensor
 from saereason.effects import Trial, answers, right
 from saereason.executors import describe, inline, work_unit
 from saereason.features import Feature, FeatureTable
-from saereason.generate import Prefixes, generate
+from saereason.generate import generate
 from saereason.model import Model
+from saereason.prefixes import Prefixes
 from saereason.quality import firing_rates
 from saereason.runs import Run
 from saereason.saes import SAE, hashes

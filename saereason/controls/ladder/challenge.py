@@ -10,7 +10,7 @@ import numpy as np
 from saereason.features import Feature
 from saereason.model import Model
 from saereason.runs import Run, write_table
-from saereason.saes import SAE, check_saes, sae_at
+from saereason.saes import SAE, check_in_units_of_resid, check_saes, sae_at
 
 from .behaviour import Behaviour
 from .bench import Bench, Candidate, Rivals
@@ -61,6 +61,7 @@ def challenge(
     or given twice, for fewer draws, and for multiples that are not positive.
     """
     check_saes(model, saes)
+    check_in_units_of_resid(saes)
     for feature in features:
         sae_at(saes, feature)
     if not features or len(set(features)) < len(features):

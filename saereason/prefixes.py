@@ -1,0 +1,41 @@
+"""What was made of prompts once, kept for who continues them again."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import hooks
+from .model import Batch, Model
+
+
+class Prefixes:
+    """The key-value cache of the last batch of prompts, all but their last tokens, for who continues them once more.
+
+    It serves where no edit in force visits those tokens (`LastPromptToken`, `Generated`, `Steps` from -1 on) and is
+    passed over elsewhere. Hooks that are not saereason's are not seen: leave it out where there are any. Memory: one
+    cache.
+    """
+
+    def __init__(self) -> None:
+        self._of: tuple[Model, Tensor, Tensor] | None = None
+        self._cache: Any = None
+
+    def of(self, model: Model, batch: Batch) -> Any:
+        """A cache of the batch without its last column, to be filled on; None where it cannot serve."""
+        lengths = batch.mask.sum(-1)
+        if int(lengths.min()) < 2 or not hooks.spare(batch):
+            return None
+        if not self._is_of(model, batch):
+            before = Batch(batch.tokens[:, :-1], batch.mask[:, :-1])
+            self._of = self._cache = None  # free the last one first
+            self._cache = hooks.run(model, before, use_cache=True, logits_to_keep=1).past_key_values
+            self._of = (model, batch.tokens, batch.mask)
+        return copy.deepcopy(self._cache)
+
+    def _is_of(self, model: Model, batch: Batch) -> bool:
+        if self._of is None:
+            return False
+        held, tokens, mask = self._of
+        return held is model and torch.equal(tokens, batch.tokens) and torch.equal(mask, batch.mask)

@@ -1,0 +1,166 @@
+"""Interventions on what a whole block gives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from saereason import hooks
+from saereason.hooks import Visit
+from saereason.model import Model, Rendered, pad
+from saereason.saes import SAE, check_saes
+
+from .interventions import Intervention, Rows, check_finite, check_vector, finite
+from .when import Everywhere, When
+
+
+class OnBlock(Intervention):
+    """An intervention on one block; there can be one at a time."""
+
+    @property
+    def target(self) -> str | None:
+        return f"block {self.layer}"
+
+
+@dataclass(frozen=True)
+class ScaleBlock(OnBlock):
+    """`h_in + factor · (h_out − h_in)`: the contribution of block `layer`, attention and MLP, scaled; 0 skips it.
+
+    The block still runs, so the key-value cache stays whole.
+    """
+
+    layer: int
+    factor: float
+    when: When = field(default_factory=Everywhere)
+    keep_norm: bool = field(default=False, kw_only=True)
+    SIZE: ClassVar[str | None] = "factor"
+
+    def __post_init__(self) -> None:
+        finite("factor", self.factor)
+
+    def __str__(self) -> str:
+        return f"ScaleBlock(L{self.layer}, {self.factor:g})"
+
+    def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:  # noqa: ARG002
+        return (self.factor - 1) * (at.resid - at.before)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanBlock(OnBlock):
+    """`h_in + mean`: the contribution of block `layer` replaced by its mean (of `mean_contribution`, say)."""
+
+    layer: int
+    mean: Float[Tensor, "d_model"]
+    when: When = field(default_factory=Everywhere)
+    keep_norm: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_finite(self.layer, self.mean)
+
+    def __str__(self) -> str:
+        return f"MeanBlock(L{self.layer})"
+
+    def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
+        check_vector(model, self.layer, self.mean)
+
+    def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:  # noqa: ARG002
+        return at.before + self.mean.to(at.resid) - at.resid
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(OnBlock):
+    """The residual stream after block `layer` replaced by that of another run, position by position.
+
+    `source[n]` is the other run of row n, `[pos, d_model]` from its first token; one source serves all rows.
+    """
+
+    layer: int
+    source: tuple[Float[Tensor, "_ d_model"], ...]
+    when: When = field(default_factory=Everywhere)
+    keep_norm: bool = field(default=False, kw_only=True)
+
+    @classmethod
+    def of(
+        cls, model: Model, layer: int, prompts: Sequence[str | Rendered | Sequence[int]], when: When = Everywhere()
+    ) -> "Patch":
+        """From what the model, as it stands, makes of other prompts (texts or token ids)."""
+        rows = [model.encode(p) if isinstance(p, str | Rendered) else list(p) for p in prompts]
+        source = []
+        for row in rows:
+            batch = pad([row], pad_token=model.pad_token, device=model.device)
+            source.append(hooks.read(model, batch, [layer])[layer][0].clone())
+        return cls(layer, tuple(source), when)
+
+    def __str__(self) -> str:
+        return f"Patch(L{self.layer})"
+
+    def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
+        if not self.source:
+            raise ValueError(f"there is nothing to patch in at layer {self.layer}; give at least one source.")
+        for each in self.source:
+            check_vector(model, self.layer, each[0])
+
+    def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:  # noqa: ARG002
+        rows = at.row.tolist() if len(self.source) > 1 else [0] * len(at.row)
+        there = [(row, position) for row, position in zip(rows, at.position.tolist(), strict=True)]
+        for row, position in there:
+            if row >= len(self.source) or position >= len(self.source[row]):
+                has = f"{len(self.source[row])} positions" if row < len(self.source) else f"{len(self.source)} rows"
+                raise ValueError(
+                    f"the patch at layer {self.layer} is wanted in row {row} at position {position} and its source "
+                    f"has {has}; give a longer source, or a `when` that stays within it."
+                )
+        return torch.stack([self.source[row][position] for row, position in there]).to(at.resid) - at.resid
+
+
+@dataclass(frozen=True)
+class Splice(OnBlock):
+    """`Dec(Enc(h))` in place of `h` after block `layer`: what the SAE itself costs; with `keep_error`, nothing."""
+
+    layer: int
+    keep_error: bool = False
+    when: When = field(default_factory=Everywhere)
+    keep_norm: bool = field(default=False, kw_only=True)
+
+    def __str__(self) -> str:
+        return f"Splice(L{self.layer}{', error kept' if self.keep_error else ''})"
+
+    def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
+        if self.layer not in saes:
+            raise ValueError(f"no SAE at layer {self.layer}; there are SAEs at layers {sorted(saes)}.")
+        check_saes(model, {self.layer: saes[self.layer]})
+
+    def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
+        sae = saes[self.layer]
+        spliced = sae.decode(sae.encode(at.resid)).to(at.resid) - at.resid
+        return torch.zeros_like(spliced) if self.keep_error else spliced
+
+
+def mean_contribution(
+    model: Model, texts: Sequence[str | Rendered], layer: int, *, batch_size: int = 8
+) -> Float[Tensor, "d_model"]:
+    """Mean of what block `layer` adds to the residual stream, over the tokens of some texts but the first of each.
+
+    The first token's residual stream is of another size altogether. Shape `[d_model]`, float32.
+    """
+    rows = sorted((model.encode(text) for text in texts), key=len)
+    total, n = torch.zeros(model.d_model, dtype=torch.float64), 0
+    for start in range(0, len(rows), batch_size):
+        batch = pad(rows[start : start + batch_size], pad_token=model.pad_token, device=model.device)
+        added: list[Tensor] = []
+
+        def note(at: Visit, added: list[Tensor] = added) -> Rows:
+            added.append(at.resid - at.before)
+            return torch.zeros_like(at.resid)
+
+        edit = hooks.Edit(layer, "look", lambda at: at.valid & (at.position > 0), note)
+        with hooks.edited(model, [edit]):
+            hooks.read(model, batch, [layer])
+        for each in added:
+            total, n = total + each.double().sum(0).cpu(), n + len(each)
+    if n == 0:
+        raise ValueError(f"{len(rows)} texts have no token but their first; give longer ones.")
+    return (total / n).float()
