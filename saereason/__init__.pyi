@@ -105,6 +105,15 @@ from .steering import mean_contribution as mean_contribution
 from .steering import mean_norms as mean_norms
 from .steering import per_row as per_row
 from .steering import steered as steered
+from .steering.exchange import load_control_vector as load_control_vector
+from .steering.exchange import load_lm_eval as load_lm_eval
+from .steering.exchange import load_neuronpedia as load_neuronpedia
+from .steering.exchange import load_steering as load_steering
+from .steering.exchange import save_control_vector as save_control_vector
+from .steering.exchange import save_interp_engine as save_interp_engine
+from .steering.exchange import save_lm_eval as save_lm_eval
+from .steering.exchange import save_neuronpedia as save_neuronpedia
+from .steering.exchange import save_steering as save_steering
 from .tasks import GradedText as GradedText
 from .tasks import Item as Item
 from .tasks import Outcome as Outcome

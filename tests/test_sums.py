@@ -84,6 +84,7 @@ def test_the_same_seed_gives_the_same_model():
     assert one.hash == same.hash != other.hash
 
 
+@pytest.mark.slow
 def test_the_features_of_the_values_between_pass_rungs_1_to_7(model, saes):
     """Two of the three at least: which of them a seed spreads over two features depends on the processor's rounding."""
     verdicts = []
@@ -95,6 +96,7 @@ def test_the_features_of_the_values_between_pass_rungs_1_to_7(model, saes):
     assert sum(verdict.height == 7 for verdict in verdicts) >= 2, [str(verdict) for verdict in verdicts]
 
 
+@pytest.mark.slow
 def test_a_feature_of_chatter_does_not(model, saes):
     """The feature that goes with one word of chatter is turned away at the first rung."""
     behaviour = sr.value_between(model, 1, n_discovery=48, n_confirmation=48, n_plain=100)
