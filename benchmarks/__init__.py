@@ -8,10 +8,13 @@ from time import perf_counter
 ROUNDS = 5
 
 
-def interleaved(sides: dict[str, Callable[[], int]], *, rounds: int = ROUNDS) -> dict[str, list[float]]:
-    """Run every side once to warm up and then in turn; units (tokens, say) per second of each round."""
-    for side in sides.values():
-        side()
+def interleaved(
+    sides: dict[str, Callable[[], int]], *, rounds: int = ROUNDS, warm: bool = True
+) -> dict[str, list[float]]:
+    """Run every side once to warm up (unless a round is long) and then in turn; units per second of each round."""
+    if warm:
+        for side in sides.values():
+            side()
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():

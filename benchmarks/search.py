@@ -26,20 +26,14 @@ from saereason.model import Model
 from saereason.saes import SAE
 
 from . import interleaved, report
+from ._saes import random_sae
 
 ROWS_A_PASS = 32
 
 
 def random_saes(model: Model, d_sae: int, k: int) -> dict[int, SAE]:
-    """Top-K SAEs of every layer with SAELens's initial weights."""
-    from sae_lens import TopKSAE, TopKSAEConfig
-    from sae_lens.saes.sae import SAEMetadata
-
-    def drawn(layer: int) -> SAE:
-        metadata = SAEMetadata(hook_name=f"blocks.{layer}.hook_resid_post")
-        return TopKSAE(TopKSAEConfig(d_in=model.d_model, d_sae=d_sae, k=k, metadata=metadata)).requires_grad_(False)
-
-    return {layer: drawn(layer) for layer in range(model.n_layers)}
+    """Top-K SAEs of every layer."""
+    return {layer: random_sae(model, layer, "topk", d_sae, k) for layer in range(model.n_layers)}
 
 
 def rows(model: Model, n: int, length: int) -> sr.Examples:

@@ -23,8 +23,10 @@ from .effects import Sweep as Sweep
 from .effects import Trial as Trial
 from .effects import answers as answers
 from .effects import doses as doses
+from .effects import harness_model as harness_model
 from .effects import measure as measure
 from .effects import sweep as sweep
+from .effects import sweep_units as sweep_units
 from .examples import Examples as Examples
 from .executors import WorkUnit as WorkUnit
 from .executors import inline as inline

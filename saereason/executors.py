@@ -82,7 +82,9 @@ def inline(run: Run, units: Iterable[WorkUnit], compute: Compute) -> Iterator[tu
 
 
 def describe(value: Any) -> Any:
-    """A value as JSON that tells it from any other: dataclasses by type and fields, tensors by a hash."""
+    """A value as JSON that tells it from any other: dataclasses by type and the fields they are compared by, tensors by
+    a hash.
+    """
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -91,7 +93,7 @@ def describe(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return {
             "": type(value).__name__,
-            **{field.name: describe(getattr(value, field.name)) for field in fields(value)},
+            **{field.name: describe(getattr(value, field.name)) for field in fields(value) if field.compare},
         }
     if isinstance(value, Mapping):
         return {str(key): describe(entry) for key, entry in value.items()}

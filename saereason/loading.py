@@ -110,6 +110,10 @@ def random_copy(model: Model, *, seed: int = 0) -> Model:
     return Model(hf, model.tokenizer, f"{model.name} with random weights")
 
 
+TIMES = 40
+"""Products that are timed in each precision; so many that a machine at work on something else gives the same answer."""
+
+
 @cache
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies it at least 1.5 times as fast as float32 (measured once), else float32."""
@@ -119,15 +123,14 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     from time import perf_counter
 
-    def seconds(dtype: torch.dtype) -> float:
-        a, times = torch.ones(512, 512, dtype=dtype), []
-        for _ in range(6):
+    times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(TIMES):
+        for dtype, spent in times.items():
+            a = torch.ones(512, 512, dtype=dtype)
             start = perf_counter()
             torch.mm(a, a)
-            times.append(perf_counter() - start)
-        return min(times)
-
-    return torch.bfloat16 if seconds(torch.float32) > 1.5 * seconds(torch.bfloat16) else torch.float32
+            spent.append(perf_counter() - start)
+    return torch.bfloat16 if min(times[torch.float32]) > 1.5 * min(times[torch.bfloat16]) else torch.float32
 
 
 @cache

@@ -26,6 +26,9 @@ class Firing:
     relative_size: float
     """Mean over visited positions of |change| / |residual|."""
 
+    def __str__(self) -> str:
+        return f"{self.name}: {self.firings} firings, |change|/|residual| {self.relative_size:.3f}"
+
 
 @dataclass(frozen=True)
 class Receipt:
@@ -38,9 +41,7 @@ class Receipt:
         return sum(edit.firings for edit in self.edits)
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"{edit.name}: {edit.firings} firings, |change|/|residual| {edit.relative_size:.3f}" for edit in self.edits
-        )
+        return "\n".join(map(str, self.edits))
 
 
 @runtime_checkable

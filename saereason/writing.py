@@ -39,7 +39,7 @@ class Ending:
     """Where answers end: at an end-of-text token, or after a stop string."""
 
     def __init__(self, model: Model, stop: Sequence[str]) -> None:
-        self.model, self.stop, self.tokens = model, stop, end_tokens(model)
+        self.model, self.stop, self.tokens = model, stop, end_tokens(model, stop)
 
     def take(self, row: Row, token: int) -> None:
         """What a row writes next, which may finish it."""
@@ -104,10 +104,13 @@ def gumbel(scores: Scores, temperature: float, generators: Sequence[Any]) -> Sco
     return scores.float() / temperature - (-noise.clamp(min=tiny).log()).clamp(min=tiny).log()
 
 
-def end_tokens(model: Model) -> list[int]:
-    """Every token that ends an answer: the tokenizer's and those of the model's own generation settings."""
+def end_tokens(model: Model, stop: Sequence[str]) -> list[int]:
+    """Every token that ends an answer: the tokenizer's, those of the model's own generation settings, and those that a
+    stop string names, for no text shows them.
+    """
     settings = getattr(model.hf.generation_config, "eos_token_id", None)
     found = [settings] if isinstance(settings, int) else list(settings or [])
     if model.tokenizer.eos_token_id is not None:
         found.append(model.tokenizer.eos_token_id)
-    return sorted(set(found))
+    named = zip(model.tokenizer.all_special_tokens, model.tokenizer.all_special_ids, strict=True)
+    return sorted({*found, *(token for name, token in named if name in stop)})

@@ -115,6 +115,17 @@ def test_the_search_benchmark_reports_what_it_promises(model, tmp_path):
     assert all(len(rates) == 3 and min(rates) > 0 for rates in found["rates"].values())
 
 
+def test_the_steering_benchmark_reports_what_it_promises(model, tmp_path):
+    model.hf.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    command = [sys.executable, "-m", "benchmarks.steering", "--quick", "--model", str(tmp_path)]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    ratios = {"over_plain", "over_plain_topk", "over_bridge", "eval_over_plain", "sweep_over_naive", "memory_ratio"}
+    assert ratios <= found.keys() and all(0.05 < found[name] < 20 for name in ratios)
+
+
 def test_the_tables_benchmark_reports_what_it_promises():
     command = [sys.executable, "-m", "benchmarks.tables", "--quick"]
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)

@@ -170,7 +170,7 @@ def test_height_is_the_highest_consecutive_rung(passed, height, stopped):
 def test_a_verdict_is_one_sentence():
     assert str(verdict(True, True, False, True, False, True, True, None)) == (
         "L1/2 as counting: it replicates (rung 2), but it does not survive cues (rung 3): so it was; above, it passes "
-        "rungs 4, 6, 7; above, it fails rung 5; 5 candidates of 1,000 features, 3 sizes each."
+        "rungs 4, 6, 7 and fails rung 5; 5 candidates of 1,000 features, 3 sizes each."
     )
     assert "nothing is shown, but it does not correlate (rung 1)" in str(verdict(False, *[True] * 7))
     assert "whether it beats chance was not tried (rung 4)" in str(verdict(True, True, True, *[None] * 5))

@@ -1,5 +1,7 @@
 """The command line: bad input ends in one sentence and a non-zero exit code."""
 
+import re
+
 import pytest
 from conftest import tiny_model, tiny_sae
 from typer.testing import CliRunner
@@ -34,8 +36,18 @@ def steer(folder, *options, model="model", saes="saes", prompt="2 + 2 ="):
 def test_steer_prints_both_answers_and_the_receipt(folder):
     result = steer(folder, "--feature", "L1/3", "--add", 5, "--when", "last-prompt-token")
     assert result.exit_code == 0, result.output
-    assert "clean" in result.output and "steered" in result.output
+    assert "clean ──" in result.output and "Add(L1/3, 5) ──" in result.output
     assert "Add(L1/3, 5): 1 firings" in result.output
+
+
+def test_steer_gives_each_feature_an_answer_of_its_own(folder):
+    both = steer(folder, "--feature", "L1/3", "--feature", "L2/5", "--add", 30)
+    assert both.exit_code == 0, both.output
+    clean, first, second, receipt = (part.strip().split("\n")[0] for part in re.split(r" ─+\n", both.output)[1:])
+    assert len({clean, first, second}) == 3 and receipt.startswith("Add(L1/3, 30): ")
+    assert both.output.count("nats at the first edited step") == 2
+    unseen = steer(folder, "--feature", "L1/3", "--add", 30, "--when", "after:nothing of the kind")
+    assert "0 firings" in unseen.output and "nats" not in unseen.output
 
 
 @pytest.mark.parametrize(

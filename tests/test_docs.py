@@ -66,6 +66,23 @@ def test_the_page_on_saes_runs(tmp_path, monkeypatch, topk_saes):
     assert list(names["packed"]) == list(topk_saes)
 
 
+def test_the_example_with_the_harness_runs(tmp_path, monkeypatch, capsys, model, topk_saes):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
+    Path("sums.jsonl").write_text('{"q": "2 + 2?", "choices": ["4", "5"]}\n')
+    (code,) = (block for block in blocks(DOCS / "steering.md") if "lm_eval" in block)
+    exec(compile(code, "steering.md", "exec"), {"sr": sr, "model": model, "saes": topk_saes})
+    assert capsys.readouterr().out.count("acc,none") == 2
+
+
+def test_the_example_with_reasoning_gym_runs(capsys):
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    (code,) = (block for block in blocks(DOCS / "tasks.md") if "reasoning-gym/" in block)
+    exec(compile(code, "tasks.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("right\n")
+
+
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.parametrize("name", SMALLER)

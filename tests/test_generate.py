@@ -100,6 +100,13 @@ def test_a_row_ends_after_its_first_stop_string(model, prompts, batch_size):
     assert wrote.receipt.firings == sum(len(tokens) - 1 for tokens in wrote.tokens)
 
 
+def test_a_special_token_stops_though_no_text_shows_it(model):
+    (tokens,) = generate(model, ["a4"], max_new_tokens=8).tokens
+    assert model.tokenizer.convert_ids_to_tokens(tokens[1]) == "<|pad|>"
+    written = generate(model, ["a4"], max_new_tokens=8, stop=["<|pad|>"])
+    assert (written.tokens, written.finished) == ((tokens[:1],), (True,))
+
+
 def test_a_stop_string_may_begin_in_the_opening_but_not_in_the_prompt(model):
     [text] = generate(model, ["Hi\n"], max_new_tokens=8).texts
     whole = generate(model, ["Hi\n"], max_new_tokens=8, stop=["\n" + text[0], "i\n" + text[:2]])

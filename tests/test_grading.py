@@ -137,6 +137,14 @@ def test_a_cut_off_text_is_graded_once_it_has_stated_its_answer():
     assert grade("4", "4", finished=False) is TRUNCATED
 
 
+def test_a_choice_is_told_apart_from_no_choice_and_from_a_text_cut_off():
+    assert grade("I do not know.", "B") is grade("Perhaps.", "yes") is UNPARSABLE
+    assert grade("The answer is B. For", "A", finished=False) is grade("A. For", "B", finished=False) is WRONG
+    assert grade("The answer is B. For", "B", finished=False) is RIGHT
+    assert grade("But there is no", "no", finished=False) is TRUNCATED  # it is cut off there
+    assert grade("<answer>True</answer>", "True") is RIGHT
+
+
 def test_a_finished_text_is_never_looping_or_truncated():
     assert grade("no no no no", "4", tokens=[7] * 20) is UNPARSABLE
 

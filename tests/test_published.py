@@ -396,6 +396,7 @@ HUB_ROWS = {
     "mmlu": ("law", [{"question": "Who?\nWhere?", "subject": "law", "choices": list("abcd"), "answer": 3}]),
     "prontoqa": (None, [PROOF]),
     "strategyqa": (None, [STRATEGY]),
+    "svamp": (None, json.loads(FILES["svamp"]["SVAMP.json"])),
     "nq_open": (None, [{"question": "when was it", "answer": ["14 May 1972", "1972"]}]),
 }
 

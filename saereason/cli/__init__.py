@@ -6,6 +6,7 @@ from .saes import check, publish
 from .search import challenge, search
 from .steer import steer
 from .story import demo, layers
+from .sweep import sweep
 from .train import teach, train
 
 __all__ = ["app"]
@@ -16,5 +17,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which SAE features does a language model use when it reasons, at which layers, and can you switch them?",
 )
-for command in (demo, train, check, search, challenge, steer, layers, teach, publish):
+for command in (demo, train, check, search, challenge, steer, sweep, layers, teach, publish):
     app.command()(command)

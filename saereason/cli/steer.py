@@ -1,22 +1,29 @@
-"""Answer with one feature changed."""
+"""Answer with a feature changed, beside the answer without."""
 
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .shell import Adapter, Gguf, ModelName, Saes, out, plain_errors
 
+if TYPE_CHECKING:
+    from saereason.model import Model
+
 
 def steer(
     prompt: str,
     saes: Saes,
-    feature: Annotated[str, typer.Option(help="Such as L19/3374.")],
+    feature: Annotated[
+        list[str], typer.Option(help="Such as L19/3374; may be given again, each steers an answer of its own.")
+    ],
     add: Annotated[float | None, typer.Option(help="Add this much of the feature.")] = None,
     clamp: Annotated[float | None, typer.Option(help="Hold the feature at this value; 0 ablates.")] = None,
     scale: Annotated[float | None, typer.Option(help="Multiply the feature by this.")] = None,
     when: Annotated[
-        str, typer.Option(help="everywhere, prompt, last-prompt-token, generated, steps:2-5 or steps:-3--1.")
+        str,
+        typer.Option(help="everywhere, prompt, last-prompt-token, generated, steps:2-5, steps:-3--1 or after:Wait."),
     ] = "everywhere",
     model: ModelName = "smollm2-135m",
     gguf: Gguf = None,
@@ -25,26 +32,71 @@ def steer(
     raw: Annotated[bool, typer.Option(help="No chat format.")] = False,
     tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
 ) -> None:
-    """Answer a prompt as the model stands and with one feature changed, with a receipt of what the change did."""
+    """Answer a prompt as the model stands and with each feature changed, side by side as they are written.
+
+    The answers are rows of one batch. A receipt says what each change did, and by how much it moved the next token.
+    """
     with plain_errors():
         from saereason.features import Feature
         from saereason.generate import generate
         from saereason.loading import load_model
+        from saereason.plots import visible
         from saereason.saes import load_saes
-        from saereason.steering import Add, Clamp, Scale, parse_when, steered
+        from saereason.steering import Add, Clamp, Divergence, Scale, parse_when, per_row, steered
 
         kinds: dict[Callable[..., Any], float | None] = {Add: add, Clamp: clamp, Scale: scale}
         given = {kind: size for kind, size in kinds.items() if size is not None}
         if len(given) != 1:
             raise ValueError(f"{len(given)} of --add, --clamp and --scale were given; give one.")
         [(kind, size)] = given.items()
-        edit = kind(Feature.parse(feature), size, parse_when(when))
+        edits = [kind(Feature.parse(name), size, parse_when(when)) for name in feature]
         lm = load_model(model, adapter=adapter, gguf=gguf)
         loaded = load_saes(saes, device=lm.device)
         rendered = lm.render(prompt, system, False if raw else None)
-        clean = generate(lm, [rendered], max_new_tokens=tokens)
-        with steered(lm, loaded, edit):
-            changed = generate(lm, [rendered], max_new_tokens=tokens)
-        for name, text in (("clean", clean.texts[0]), ("steered", changed.texts[0]), ("receipt", str(changed.receipt))):
-            out.rule(name, align="left")
-            out.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        names = ["clean", *map(str, edits)]
+        show = Columns(lm, names)
+        with steered(lm, loaded, *per_row([], *([edit] for edit in edits))) as steering, show.live():
+            written = generate(lm, [rendered] * len(names), max_new_tokens=tokens, on_token=show.take)
+        if not out.is_terminal:
+            for name, text in zip(names, written.texts, strict=True):
+                out.rule(name, align="left")
+                out.print(visible(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
+        out.rule("receipt", align="left")
+        budget = Divergence.over(lm, [rendered], [written.tokens[0]])
+        for edit, fired in zip(edits, steering.receipt.edits, strict=True):
+            moved = float(budget.first(loaded, [edit])[0])
+            told = f", {moved:.3g} nats at the first edited step" if moved == moved else ""
+            out.print(f"{fired}{told}", markup=False, highlight=False)
+
+
+class Columns:
+    """Texts side by side, redrawn as their tokens come; nothing where the output is no terminal."""
+
+    def __init__(self, model: "Model", names: Sequence[str]) -> None:
+        self._model, self._names = model, names
+        self._tokens: list[list[int]] = [[] for _ in names]
+        self._live: Any = None
+
+    def live(self) -> Any:
+        """Within the block the columns are on the terminal; they stay there after it."""
+        from rich.live import Live
+
+        if not out.is_terminal:
+            return nullcontext()
+        self._live = Live(console=out, get_renderable=self._drawn, refresh_per_second=12, vertical_overflow="visible")
+        return self._live
+
+    def take(self, row: int, token: int) -> None:
+        self._tokens[row].append(token)
+
+    def _drawn(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        from saereason.plots import visible
+
+        table = Table(expand=True, show_lines=False)
+        for name in self._names:
+            table.add_column(Text(name), ratio=1, overflow="fold")
+        table.add_row(*(Text(visible(self._model.decode(tokens))) for tokens in self._tokens))
+        return table

@@ -120,8 +120,9 @@ def sweep(
     sweep that was stopped goes on. Raises ValueError for an arm that is given twice, and SilentEditError for one that
     never fired.
     """
-    arms = _named([(), *(each if isinstance(each, tuple) else (each,) for each in interventions)])
+    arms = _named(interventions)
     work = Work(model, saes or {}, trial, tuple(plain), run)
+    work.check()
     total, tables, damage = len(arms) * (2 if plain else 1), {}, []
     for group in work.groups(arms, max(1, rows_at_once // len(trial))):
         tables |= work.write(group, rows_at_once)
@@ -130,6 +131,23 @@ def sweep(
         damage.append({"arm": name, **(work.damage(arm) if plain else NOT_MEASURED)})
         progress(min(len(arms) + len(damage), total), total)
     return Sweep(arms, _stacked({name: tables[name] for name in arms}), _frame(damage))
+
+
+def sweep_units(
+    model: Model,
+    saes: Mapping[int, SAE] | None,
+    trial: Trial,
+    interventions: Sequence[Intervention | Arm],
+    *,
+    plain: Sequence[str] = (),
+    run: Run | None = None,
+) -> Any:
+    """The work units that `sweep` would do, as a pandas table: `arm`, `work`, `unit` and whether it is `done`."""
+    arms = _named(interventions)
+    work = Work(model, saes or {}, trial, tuple(plain), run)
+    units = [(name, "answers", work.answers_unit(arm)) for name, arm in arms.items()]
+    units += [(name, "damage", work.damage_unit(arm)) for name, arm in arms.items() if plain]
+    return _frame([{"arm": a, "work": w, "unit": u.id, "done": is_done(run, u)} for a, w, u in units])
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +213,11 @@ class Work:
 
         return kept(self.run, self.damage_unit(arm), compute).iloc[0].to_dict()
 
+    def check(self) -> None:
+        """Raises ValueError for plain texts that cannot be read, before anything is written."""
+        if self.plain:
+            _ = self._loss
+
     @cached_property
     def _divergence(self) -> Divergence:
         prompts = self.trial.prompts[:KL_PROMPTS]
@@ -228,10 +251,10 @@ def _in_rows(edit: Intervention, rows: tuple[int, ...]) -> Intervention:
     return replace(changed, when=OnRows(rows, when=edit.when))
 
 
-def _named(arms: Sequence[Arm]) -> dict[str, Arm]:
-    """Every arm by what it does and where."""
+def _named(interventions: Sequence[Intervention | Arm]) -> dict[str, Arm]:
+    """Every arm by what it does and where, the clean one first."""
     found: dict[str, Arm] = {}
-    for arm in arms:
+    for arm in ((), *(each if isinstance(each, tuple) else (each,) for each in interventions)):
         name = " + ".join(f"{edit} {edit.when}" for edit in arm) or CLEAN
         if name in found:
             raise ValueError(f"{name} is given twice; give every arm once (and vectors names of their own).")

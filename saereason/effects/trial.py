@@ -1,7 +1,7 @@
 """Prompts to be continued, and how what the model writes is judged."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -18,12 +18,14 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class Grades:
-    """Right where the text gives one of the item's answers, as `grade` reads it."""
+    """Right where the text gives one of the item's answers, or one of full score, as `grade` reads it."""
 
     answers: tuple[tuple[str, ...], ...]
+    scores: tuple[Callable[[str], float] | None, ...] = ()
 
     def __call__(self, item: int, text: str, tokens: Sequence[int], *, finished: bool) -> Outcome:
-        return grade(text, self.answers[item], finished=finished, tokens=tokens)
+        score = self.scores[item] if self.scores else None
+        return grade(text, self.answers[item], finished=finished, tokens=tokens, score=score)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Trial:
     @classmethod
     def of(cls, model: Model, task: Task, instruction: str | None = None, *, max_new_tokens: int = 96) -> "Trial":
         """Every item of a task, asked with an instruction or plain, and graded by its answers."""
-        grades = Grades(tuple(item.answers for item in task.items))
+        grades = Grades(tuple(item.answers for item in task.items), tuple(item.score for item in task.items))
         ids = tuple(item.id for item in task.items)
         return cls(tuple(task.prompts(model, instruction)), grades, ids, max_new_tokens)
 

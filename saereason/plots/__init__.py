@@ -5,6 +5,7 @@ Figures have no background of their own and colours that show on light and dark 
 
 from plotly.graph_objects import Figure
 
+from .dose import plot_dose
 from .funnel import plot_funnel
 from .layers import plot_layers, plot_share_difference
 from .look import visible
@@ -16,6 +17,7 @@ __all__ = [
     "Figure",
     "figure_html",
     "plot_accuracy",
+    "plot_dose",
     "plot_firing",
     "plot_funnel",
     "plot_layers",

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from saereason import hooks
 from saereason.model import Model, Rendered, pad
+from saereason.receipts import Receipt
 from saereason.saes import SAE
 
 from .directions import AddVector
@@ -62,22 +63,30 @@ class Divergence:
     ) -> Float[np.ndarray, "prompt"]:
         """At the first token that they make differ from the clean run, for each prompt; 0 where there is none.
 
-        Before the first edited position a run is the clean one to the bit.
+        Before the first edited position a run is the clean one to the bit. NaN where they never fire in these texts.
         """
-        return np.array([next((k for k in kl.tolist() if k != 0), 0.0) for kl in self.by_token(saes, interventions)])
+        found, receipt = self._measured(saes, interventions, may_be_silent=True)
+        if not receipt.firings:
+            return np.full(len(found), np.nan)
+        return np.array([next((k for k in kl.tolist() if k != 0), 0.0) for kl in found])
 
-    @torch.no_grad()
     def by_token(
         self, saes: Mapping[int, SAE] | None, interventions: Sequence[Intervention]
     ) -> list[Float[np.ndarray, "token"]]:
         """At each of the tokens that count, for each prompt."""
+        return self._measured(saes, interventions)[0]
+
+    @torch.no_grad()
+    def _measured(
+        self, saes: Mapping[int, SAE] | None, interventions: Sequence[Intervention], *, may_be_silent: bool = False
+    ) -> tuple[list[Float[np.ndarray, "token"]], Receipt]:
         found = []
-        with steered(self.model, saes, *interventions):
+        with steered(self.model, saes, *interventions, may_be_silent=may_be_silent) as steering:
             for rows, clean in zip(self._batches(), self.clean, strict=True):
                 edited = self._log_probs(rows)
                 kl = (edited.exp() * (edited - clean)).sum(-1).cpu().numpy()
                 found += [kl[n, -len(self.written[row]) - 1 :] for n, row in enumerate(rows)]
-        return found
+        return found, steering.receipt
 
     def _batches(self) -> list[range]:
         n = len(self.prompts)

@@ -82,6 +82,9 @@ class Steps(When):
         if self.first > self.last:
             raise ValueError(f"steps {self.first} to {self.last} are none; the last must be no less than the first.")
 
+    def __str__(self) -> str:
+        return f"Steps({self.first}, {self.last})"
+
     def __call__(self, at: Positions) -> Mask:
         return (at.step >= self.first) & (at.step <= self.last)
 

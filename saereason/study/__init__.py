@@ -1,6 +1,8 @@
 """Studies: many features, every score, and what is left of them."""
 
+from .dose import Planned
+from .plan import Plan
 from .propose import Proposals, propose
 from .study import Study, run_study
 
-__all__ = ["Proposals", "Study", "propose", "run_study"]
+__all__ = ["Plan", "Planned", "Proposals", "Study", "propose", "run_study"]

@@ -2,18 +2,25 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from enum import StrEnum
+from typing import Any
+
+from .expressions import is_expression, parsed, same_value
 
 NUMBER = r"(?:(?<!\w)[-+−])?(?:\d[\d,]*(?:\.\d+)?|(?<!\w)\.\d+)"
 SUM = rf"{NUMBER}(?:\s*[-+−*/×÷]\s*{NUMBER})+\s*=[\s$€£]*"
-STATED = re.compile(rf"(?:answer is|answer:|####|\\boxed\{{)[\s:*$€£\\]*(?:{SUM})?({NUMBER})", re.IGNORECASE)
-CHOSEN = re.compile(r"answer(?:\s+is|\s*:)[\s:*(\"']*(?:(?:the|option|choice|letter)\s+)*(\w+)", re.IGNORECASE)
+STATED = re.compile(rf"(?:answer is|answer:|<answer>|####|\\boxed\{{)[\s:*$€£\\]*(?:{SUM})?({NUMBER})", re.IGNORECASE)
+CHOSEN = re.compile(
+    r"(?:answer(?:\s+is|\s*:)|<answer>)[\s:*(\"']*(?:(?:the|option|choice|letter)\s+)*(\w+)", re.IGNORECASE
+)
 QUANTITY = re.compile(rf"[$€£]?\s*({NUMBER})\s*%?(?:\s+[a-z]+)?")
 """A number that may have a currency sign, a percent sign or one word for its unit."""
 
-STATEMENT = re.compile(r"answer(?:\s+is|\s*:)", re.IGNORECASE)
+STATEMENT = re.compile(r"answer(?:\s+is|\s*:)|<answer>", re.IGNORECASE)
+STATED_HERE = re.compile(r"answer(?:\s+is|\s*:)|<answer>|####|(?=\\boxed\{)", re.IGNORECASE)
+FORMULA_END = re.compile(r"\n|[.;]\s|\$[^$]*\S[^$]*\$|\\boxed\{.*\}")
 CHOICES = ("yes", "no", "true", "false")
 FEWEST_REPEATS, SHORTEST_LOOP = 3, 12
 
@@ -28,35 +35,77 @@ class Outcome(StrEnum):
     LOOPING = "looping"
 
 
-def grade(text: str, answer: str | Sequence[str], *, finished: bool = True, tokens: Sequence[int] = ()) -> Outcome:
+def grade(
+    text: str,
+    answer: str | Sequence[str],
+    *,
+    finished: bool = True,
+    tokens: Sequence[int] = (),
+    score: Callable[[str], float] | None = None,
+) -> Outcome:
     """Grade one answer, a number or a short string; of several accepted answers one must be there.
 
     A number (`12`, `$12`, `12 apples`) is the last one stated as the answer ("The answer is 12", "#### 12",
-    `\\boxed{12}`), else the last one in a finished text. A single letter, yes, no, true or false must be what the text
-    says the answer is, or else its first or last word. Any other string must be there as whole words, whatever the case
-    and accents, in an unfinished text too; where the text says what the answer is, from there on. Any other unfinished
-    text is looping where `tokens` end in a cycle, else truncated.
+    `\\boxed{12}`, `<answer>12`), else the last one in a finished text. A single letter, yes, no, true or false must be
+    what the text says the answer is, or else its first or (if finished) last word. An expression (`3/4`, `\\sqrt{2}`,
+    `x + 2`) must equal the one stated, or else the last one, however written (math-verify). Any other string must be
+    there as whole words, whatever the case and accents, in an unfinished text too; where the text says what the answer
+    is, from there on.
+
+    Of texts that do not give the answer, one that is unfinished and has stated no other is looping where `tokens` end
+    in a cycle, else truncated; one without any number, choice, expression or word to compare is unparsable.
+
+    With a `score`, the answer that is stated (or else all of a finished text, or its last line) is right where it gives
+    1.0. Of the rules above, that for choices then holds instead, and that for numbers too.
     """
     accepted = (answer,) if isinstance(answer, str) else tuple(answer)
     if not accepted:
         raise ValueError("no answer to grade by; give at least one.")
+    if score is not None and not any(map(is_choice, accepted)):
+        if any(score(said) >= 1.0 for said in said_in(text, finished)):
+            return Outcome.RIGHT
+        accepted = tuple(one if is_number(one) else "" for one in accepted)
     outcomes = [_grade(text, one, finished, tokens) for one in accepted]
     return Outcome.RIGHT if Outcome.RIGHT in outcomes else outcomes[0]
 
 
 def _grade(text: str, answer: str, finished: bool, tokens: Sequence[int]) -> Outcome:
-    numeric = is_number(answer)
-    if not numeric and (chooses if is_choice(answer) else gives)(text, answer):
-        return Outcome.RIGHT
-    stated = STATED.findall(text) if numeric else []
-    if not finished and not stated:
-        return Outcome.LOOPING if is_looping(tokens) else Outcome.TRUNCATED
-    if not numeric:
-        return Outcome.WRONG if text.strip() else Outcome.UNPARSABLE
-    numbers = stated or re.findall(NUMBER, text)
-    if not numbers:
+    if is_number(answer):
+        right = _number_is_right(text, answer, finished)
+    elif is_choice(answer):
+        right = _choice_is_right(text, answer, finished)
+    elif is_expression(answer) and (gold := parsed(answer)):
+        right = _expression_is_right(text, gold, finished)
+    else:
+        right = gives(text, answer) or (False if text.strip() and finished else None)
+    if right is not None:
+        return Outcome.RIGHT if right else Outcome.WRONG
+    if finished:
         return Outcome.UNPARSABLE
-    return Outcome.RIGHT if value(numbers[-1]) == value(answer) else Outcome.WRONG
+    return Outcome.LOOPING if is_looping(tokens) else Outcome.TRUNCATED
+
+
+def _number_is_right(text: str, answer: str, finished: bool) -> bool | None:
+    """None, here and below, for a text that gives nothing to compare."""
+    numbers = STATED.findall(text) or (re.findall(NUMBER, text) if finished else [])
+    return value(numbers[-1]) == value(answer) if numbers else None
+
+
+def _choice_is_right(text: str, answer: str, finished: bool) -> bool | None:
+    said = choices_in(text, finished)
+    return _bare(answer) in said if any(map(is_choice, said)) else None
+
+
+def _expression_is_right(text: str, gold: list[Any], finished: bool) -> bool | None:
+    """What is stated counts to the end of its line; in an unfinished text it is wrong only once its end is there."""
+    stated = [text[found.end() :].strip() for found in STATED_HERE.finditer(text)]
+    if not finished and not any(stated):
+        return None
+    where = stated[-1].split("\n")[0] if stated and stated[-1] else text
+    found = parsed(where)
+    if same_value(gold, found):
+        return True
+    return False if found and (finished or FORMULA_END.search(stated[-1])) else None
 
 
 def is_number(text: str) -> bool:
@@ -66,20 +115,38 @@ def is_number(text: str) -> bool:
 
 def is_choice(answer: str) -> bool:
     """True for an answer that any text may hold by chance: one letter, yes, no, true or false."""
-    word = answer.strip().strip("().")
-    return (len(word) == 1 and word.isalpha()) or word.casefold() in CHOICES
+    word = _bare(answer)
+    return (len(word) == 1 and word.isalpha()) or word in CHOICES
 
 
-def chooses(text: str, answer: str) -> bool:
-    """True if the text states this choice as its answer, or opens or ends with it."""
-    word = answer.strip().strip("().").casefold()
+def choices_in(text: str, finished: bool = True) -> set[str]:
+    """The word that the text states as its answer, or else the one it opens with and, if finished, ends with."""
     stated = CHOSEN.findall(text)
     if stated:
-        return stated[-1].casefold() == word
-    alone = r"[*\"]*(?:[).:,;!]|\s*$)" if len(word) == 1 else ""  # "A lot" does not choose A
-    opens = re.match(r"[\s*(\"']*(\w+)" + alone, text)
-    ends = re.search(r"(\w+)\W*$", text)
-    return word in {found[1].casefold() for found in (opens, ends) if found}
+        return {stated[-1].casefold()}
+    opens = re.match(r"[\s*(\"']*(\w+)([*\"]*(?:[).:,;!]|\s*$))?", text)
+    ends = re.search(r"(\w+)\W*$", text) if finished else None
+    if opens and len(opens[1]) == 1 and opens[2] is None:  # "A lot" does not choose A
+        opens = None
+    return {found[1].casefold() for found in (opens, ends) if found}
+
+
+def _bare(answer: str) -> str:
+    return answer.strip().strip("().").casefold()
+
+
+def said_in(text: str, finished: bool) -> list[str]:
+    """What may be meant as the answer: the rest of the text, or of the line, after the last statement of it."""
+    stated = [text[found.end() :].strip() for found in STATED_HERE.finditer(text)]
+    if stated and stated[-1]:
+        rest = re.split(r"</answer>", stated[-1], maxsplit=1, flags=re.IGNORECASE)[0].strip()
+        found = [rest, rest.split("\n")[0]]
+        if boxed := re.search(r"\\boxed\{(.*)\}", stated[-1]):
+            found.append(boxed[1])
+    else:
+        found = [text.strip(), text.strip().rpartition("\n")[2]] if finished else []
+    bare = [one.strip("*`$: \n") for one in found]
+    return [one for one in dict.fromkeys([*found, *bare, *(one.removesuffix(".") for one in bare)]) if one]
 
 
 def is_looping(tokens: Sequence[int]) -> bool:

@@ -1,7 +1,8 @@
 """What a model is asked: items with a question and an answer, and how they are graded."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,8 @@ Kind = Literal["reasoning", "knowledge", "neutral"]
 class Item:
     """One question. `solution` is a gold text that ends in the answer; `spans` are its characters worth scoring.
 
-    `aliases` are other answers that count as right.
+    `aliases` are other answers that count as right, and `score`, where there is one, tells of any answer how right it
+    is, 1.0 being right; `answer` may then be empty.
     """
 
     id: str
@@ -26,6 +28,7 @@ class Item:
     solution: str = ""
     spans: tuple[tuple[int, int], ...] = ()
     aliases: tuple[str, ...] = ()
+    score: Callable[[str], float] | None = field(default=None, compare=False, repr=False)
 
     @property
     def answers(self) -> tuple[str, ...]:

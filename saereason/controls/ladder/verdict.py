@@ -49,11 +49,12 @@ class Verdict:
             shown = f"it {NAMES[self.height][0]} (rung {self.height})" if self.height else "nothing is shown"
             fails = f"whether it {stop.name} was not tried" if stop.passed is None else f"it {NAMES[stop.number][1]}"
             told = f"{shown}, but {fails} (rung {stop.number}): {stop.said}{_held_against(stop)}"
-            told += "".join(
-                f"; above, it {word} rung{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+            above = " and ".join(
+                f"{word} rung{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
                 for word, passed in (("passes", True), ("fails", False))
                 if (numbers := [str(r.number) for r in self.rungs if r.number > stop.number and r.passed is passed])
             )
+            told += f"; above, it {above}" * bool(above)
         tried = f"{self.n_candidates} candidates of {self.n_features:,} features, {self.n_sizes} sizes each"
         return f"{self.feature} as {self.behaviour}: {told}; {tried}."
 

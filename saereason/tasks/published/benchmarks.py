@@ -11,6 +11,7 @@ from ..grading import is_choice, is_number
 from ..prompts import DIRECT
 from ..task import Item, Task
 from .formats import check_format
+from .generated import PREFIX, generated_items
 from .hub import fetched_rows
 from .rows import File, Row, files_in, numbered_rows
 from .table import BENCHMARKS, Benchmark
@@ -31,14 +32,17 @@ def load_benchmark(
     On the hub: gsm8k is `openai/gsm8k`, svamp `ChilleD/SVAMP`, bbh `SaylorTwift/bbh`, strategyqa
     `tasksource/strategy-qa`, prontoqa `renma/ProntoQA`, babi `Muennighoff/babi`, mmlu `cais/mmlu`, nq_open
     `google-research-datasets/nq_open`. logical_deduction, lre, known_1000 and pararel need a source, and so do arc and
-    aqua, which are read from the concise_cot_logs.
+    aqua, which are read from the concise_cot_logs. `reasoning-gym/…`, with the name of a generator of that package, is
+    `n` generated items, graded by the generator's own rule.
 
     A question that is there several times is one item, with every answer. Raises ValueError for a benchmark, source or
     part that is not there, a file of another format, a row that cannot be read (with its number), a question with two
     answers where only one can be right, and fewer than `n` items.
     """
+    if name.startswith(PREFIX):
+        return _generated(name, source, part, n, seed)
     if name not in BENCHMARKS:
-        raise ValueError(f"no benchmark {name!r}; there are {sorted(BENCHMARKS)}.")
+        raise ValueError(f"no benchmark {name!r}; there are {sorted(BENCHMARKS)}, and {PREFIX}… with a generator.")
     benchmark, part = BENCHMARKS[name], None if part is None else str(part)
     if part is not None and not benchmark.has_parts:
         raise ValueError(f"{name} has no parts, and part {part!r} was asked for; leave it out.")
@@ -51,6 +55,14 @@ def load_benchmark(
         direct="" if benchmark.cloze else _instruction(items),
         chat=False if benchmark.cloze else None,
     )
+
+
+def _generated(name: str, source: str | Path | None, part: str | int | None, n: int | None, seed: int) -> Task:
+    if source is not None or part is not None:
+        raise ValueError(f"{name} is generated, and a source or a part was given ({source or part}); leave it out.")
+    items = generated_items(name, n, seed)
+    exact = all(is_number(item.answer) or is_choice(item.answer) for item in items)
+    return Task(name, "reasoning", items, direct=_instruction(items) if exact else "Give the answer and nothing else.")
 
 
 def drawn(things: Sequence[T], n: int | None, seed: int, name: str) -> tuple[T, ...]:

@@ -1,0 +1,181 @@
+"""Sweeps planned in a YAML file, and the command that runs them."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import tiny_model, tiny_sae
+from typer.testing import CliRunner
+
+import saereason as sr
+from saereason.cli import app
+from saereason.plots import plot_dose
+from saereason.saes import save_saes
+from saereason.study import Plan, Planned
+
+GIVEN = {"features": ["L1/3", "L2/5"], "sizes": [2, 8.0]}
+SMALL = "features: [L1/3]\nsizes: [2, 30]\nn: 6\nmax_new_tokens: 6\nplain: 2\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model, its SAEs and a plan on disk."""
+    path = tmp_path_factory.mktemp("plan")
+    model = tiny_model()
+    model.hf.save_pretrained(path / "model")
+    model.tokenizer.save_pretrained(path / "model")
+    save_saes({layer: tiny_sae("topk", layer) for layer in (1, 2)}, path / "saes")
+    (path / "plan.yaml").write_text(f"{SMALL}model: {path / 'model'}\nsaes: {path / 'saes'}\n")
+    return path
+
+
+def sweep(folder, *options, plan="plan.yaml"):
+    out = folder / "out"
+    return CliRunner().invoke(app, ["sweep", str(folder / plan), "--out", str(out), *map(str, options)])
+
+
+def test_a_plan_is_read_and_changed(folder):
+    plan = Plan.read(folder / "plan.yaml", ["sizes=[1, 2]", "when=prompt", "adapter=null", "n = 4"])
+    assert (plan.features, plan.sizes, plan.when, plan.n) == (("L1/3",), (1.0, 2.0), ("prompt",), 4)
+    assert Plan.of(GIVEN).sizes == (2.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"size": [1]}, "no setting 'size'; did you mean sizes?"),
+        ({"qqqq": 1}, "no setting 'qqqq'; there are"),
+        ({"n": "many"}, "n is 'many'; it must be a whole number"),
+        ({"n": True}, "n is True; it must be a whole number"),
+        ({"n": 0}, "n is 0"),
+        ({"sizes": ["a"]}, r"sizes is \('a',\); it must be a list of numbers"),
+        ({"sizes": [float("inf")]}, "sizes are inf; each must be a finite number"),
+        ({"sizes": [1, 1]}, r"sizes has 1.0 twice"),
+        ({"features": [3]}, r"features is \(3,\); it must be a list of texts"),
+        ({"features": []}, "must each have at least one entry"),
+        ({"adapter": 3}, "adapter is 3; it must be a text or null"),
+        ({"operator": "push"}, "operator is 'push'; choose from"),
+        ({"unit": "metres"}, "unit is 'metres'; choose from"),
+        ({"operator": "scale", "unit": "nats"}, "the factor of scale has no unit"),
+        ({"unit": "nats", "sizes": [0, 1]}, "sizes in nats must be positive"),
+    ],
+)
+def test_what_is_no_plan_is_said(changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Plan.of(GIVEN | changes)
+
+
+def test_a_file_that_is_no_plan_is_said(tmp_path):
+    path = tmp_path / "plan.yaml"
+    for text, sentence in (
+        ("features: [", "are not YAML"),
+        ("- 1", "has no table of settings"),
+        ("n: 3", "the plan has no features and no sizes"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=sentence):
+            Plan.read(path)
+    path.write_text(SMALL)
+    with pytest.raises(ValueError, match="'n' changes nothing"):
+        Plan.read(path, ["n"])
+
+
+def test_units_of_size_mean_what_they_say(model, topk_saes):
+    def sizes(**settings):
+        plan = Plan.of(GIVEN | {"features": ["L1/3"], "n": 4, "plain": 2, "max_new_tokens": 4} | settings)
+        trial = plan.trial(model)
+        return trial, plan.interventions(model, topk_saes, trial)
+
+    trial, own = sizes(sizes=[2.0])
+    assert own == [sr.Add(sr.Feature(1, 3), 2.0, sr.LastPromptToken())]
+    [norm] = sizes(unit="mean-norm", sizes=[0.5])[1]
+    assert norm.size == pytest.approx(0.5 * sr.mean_norms(model, [1], texts_of(model, trial))[1])
+    [largest] = sizes(unit="largest-act", sizes=[2.0])[1]
+    feature = sr.Feature(1, 3)
+    assert largest.size == pytest.approx(
+        2 * sr.largest_acts(model, topk_saes, [feature], texts_of(model, trial))[feature]
+    )
+    for operator in ("add", "clamp"):
+        [nats] = sizes(unit="nats", operator=operator, sizes=[0.05])[1]
+        moved = sr.Divergence.over(model, trial.prompts)(topk_saes, nats).mean()
+        assert moved == pytest.approx(0.05, rel=0.11), operator
+    with pytest.raises(ValueError, match=r"no size of Boost.* was found that moves the next token by 0.0001 nats"):
+        sizes(unit="nats", operator="boost", sizes=[1e-4])  # it enters the k at one size, and then counts at once
+
+
+def texts_of(model, trial):
+    return [*trial.prompts, *Plan.of(GIVEN | {"plain": 16}).texts(model)]
+
+
+def test_a_feature_that_is_never_on_has_no_largest_activation(model):
+    plan = Plan.of({"features": ["L1/3"], "sizes": [1], "unit": "largest-act", "n": 4})
+    dead = {1: tiny_sae("topk", 1)}
+    with torch.no_grad():
+        dead[1].W_enc[:, 3], dead[1].b_enc[3] = 0.0, -9.0
+    with pytest.raises(ValueError, match="L1/3 is never on"):
+        plan.interventions(model, dead, plan.trial(model))
+
+
+def test_the_command_tells_does_and_goes_on(folder):
+    told = sweep(folder, "--dry-run")
+    assert told.exit_code == 0, told.output
+    assert "6 work units, 6 to do" in told.output and "at most about" in told.output
+    assert not (folder / "out").exists()
+    done = sweep(folder)
+    assert done.exit_code == 0, done.output
+    assert "6 items an arm" in done.output and "Add(L1/3, 30) LastPromptToken()" in done.output
+    summary = pd.read_parquet(folder / "out" / "summary.parquet")
+    assert list(summary["size"].dropna()) == [2.0, 30.0] and np.isfinite(summary["perplexity"]).all()
+    page = (folder / "out" / "report.html").read_text(encoding="utf8")
+    assert "Dose and response" in page and "6 firings, |change|/|residual|" in page
+    assert sr.Run.open(folder / "out").manifest["plan"]["sizes"] == [2.0, 30.0]
+    again = sweep(folder, "--dry-run", "--set", "sizes=[2, 30, 90]")
+    assert "8 work units, 2 to do" in again.output, again.output
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--set", "features=L9/3"], "no SAE at layer 9"),
+        (["--set", "features=L1/99"], "L1/99 is out of range"),
+        (["--set", "when=often"], "is not a when"),
+        (["--set", "task=gsm9k"], "no benchmark 'gsm9k'"),
+        (["--set", "sizes=2, 3"], "sizes is ('2, 3',)"),
+        (["--set", "saes=nowhere"], "no folder at"),
+    ],
+)
+def test_bad_plans_end_in_a_sentence(folder, options, sentence):
+    result = sweep(folder, *options)
+    assert result.exit_code == 2 and sentence in result.stderr, result.output
+    assert "Traceback" not in result.output and result.stderr.count("error:") == 1
+
+
+def test_no_plan_at_all_ends_in_a_sentence(folder):
+    assert "no file" in sweep(folder, plan="none.yaml").stderr
+
+
+def test_the_estimate_counts_what_is_left(model, topk_saes):
+    plan = Plan.of(GIVEN | {"n": 4, "max_new_tokens": 8, "plain": 2})
+    planned = Planned.of(plan, model, topk_saes)
+    units = planned.units(None)
+    assert planned.seconds(units) > 0
+    assert planned.seconds(units.assign(done=True)) == 0
+
+
+def test_the_dose_plot_shows_every_arm_and_its_interval(model, topk_saes):
+    plan = Plan.of(GIVEN | {"n": 6, "max_new_tokens": 6, "plain": 0, "when": ["last-prompt-token", "generated"]})
+    planned = Planned.of(plan, model, topk_saes)
+    found = sr.sweep(model, topk_saes, planned.trial, planned.interventions)
+    figure = plot_dose(found)
+    lines = [trace for trace in figure.data if trace.showlegend]
+    assert [line.name for line in lines] == [
+        *(f"Add({f}) {when}" for f in ("L1/3", "L2/5") for when in ("LastPromptToken()", "Generated()")),
+        "clean",
+    ]
+    assert all(tuple(line.x) == (2.0, 8.0) and len(line.error_y.array) == 2 for line in lines[:-1])
+    assert len(figure.layout.annotations) == 3  # nothing was measured on plain texts
+    names = [f"{each} {each.when}" for each in planned.interventions]
+    moved = plot_dose(found, sizes=dict(zip(names, map(float, range(1, 9)), strict=True)), unit="nats")
+    assert moved.data[0].x == (1.0, 2.0) and moved.layout.xaxis3.title.text == "size, in nats"
+    with pytest.raises(ValueError, match="no arm of the sweep has a size"):
+        plot_dose(sr.sweep(model, topk_saes, planned.trial, [(planned.interventions[0], planned.interventions[-1])]))
