@@ -69,14 +69,17 @@ class LogProb:
         ]
         return cls(tuple(items), batch_size)
 
-    @torch.no_grad()
-    def __call__(self, model: Model) -> Float[Tensor, "item"]:
+    def batches(self) -> list[list[int]]:
+        """Which items are run together: those of like length."""
         order = sorted(
             range(len(self.items)), key=lambda n: len(self.items[n].prompt) + len(self.items[n].continuation)
         )
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    @torch.no_grad()
+    def __call__(self, model: Model) -> Float[Tensor, "item"]:
         values = torch.zeros(len(self.items), dtype=torch.float64)
-        for start in range(0, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
+        for rows in self.batches():
             values[rows] = log_probs(model, [self.items[n] for n in rows])
             self.progress(len(rows))
         return values
@@ -109,21 +112,19 @@ def padded(model: Model, items: Sequence[Scored]) -> Batch:
 
 
 def log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
-    """Mean log-probability per scored token of each item; the LM head runs on the longest continuation only."""
+    """Mean log-probability per scored token of each item; the LM head runs where it is scored only."""
     batch = padded(model, items)
     if batch.tokens.shape[1] > model.n_ctx:
         raise ValueError(
             f"an item has {batch.tokens.shape[1]} tokens and the context of {model.name} is {model.n_ctx}; shorten it."
         )
     keep = max(len(item.continuation) for item in items) + 1
-    with hooks.prompts(torch.tensor([len(item.prompt) for item in items])):
-        logits = hooks.run(model, batch, logits_to_keep=keep, use_cache=False).logits[:, :-1]
-    scored = torch.zeros(len(items), keep - 1, dtype=torch.bool)
+    scored = torch.zeros(len(items), keep, dtype=torch.bool, device=model.device)
     for row, item in enumerate(items):
-        scored[row, keep - 1 - len(item.continuation) :] = torch.tensor(item.scored)
-    scored = scored.to(model.device)
-    targets = batch.tokens[:, -(keep - 1) :][scored]
-    wide = logits[scored].float()
+        scored[row, keep - 1 - len(item.continuation) : -1] = torch.tensor(item.scored)
+    with hooks.prompts(torch.tensor([len(item.prompt) for item in items])):
+        wide = hooks.run(model, batch, heads=scored, logits_to_keep=keep, use_cache=False).logits[0].float()
+    targets = batch.tokens[:, -(keep - 1) :][scored[:, :-1]]
     chosen = wide.gather(-1, targets[:, None])[:, 0] - wide.logsumexp(-1)
     chosen, scored = chosen.cpu().double(), scored.cpu()  # not every device has float64
     total = torch.zeros(len(items), dtype=torch.float64).index_add(0, scored.nonzero()[:, 0], chosen)

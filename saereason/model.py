@@ -161,6 +161,10 @@ class Model:
             )
         return ids
 
+    def fits(self, *texts: str, spare: int = 0) -> bool:
+        """True if the texts together, and so many tokens more, fit into the context."""
+        return sum(len(self.tokenizer(text, verbose=False)["input_ids"]) for text in texts) + spare < self.n_ctx
+
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 

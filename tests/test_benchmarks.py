@@ -103,6 +103,7 @@ def test_the_real_pairs_do_differ_which_null_data_sets_could_have_shown(block):
     assert (max_t(Block.open(block).differences, n_permutations=99) <= 0.05).sum() > 10
 
 
+@pytest.mark.slow
 def test_the_search_benchmark_reports_what_it_promises(model, tmp_path):
     model.hf.save_pretrained(tmp_path)
     model.tokenizer.save_pretrained(tmp_path)
@@ -115,6 +116,7 @@ def test_the_search_benchmark_reports_what_it_promises(model, tmp_path):
     assert all(len(rates) == 3 and min(rates) > 0 for rates in found["rates"].values())
 
 
+@pytest.mark.slow
 def test_the_steering_benchmark_reports_what_it_promises(model, tmp_path):
     model.hf.save_pretrained(tmp_path)
     model.tokenizer.save_pretrained(tmp_path)
@@ -126,6 +128,26 @@ def test_the_steering_benchmark_reports_what_it_promises(model, tmp_path):
     assert ratios <= found.keys() and all(0.05 < found[name] < 20 for name in ratios)
 
 
+def test_the_benchmark_of_sizes_in_nats_reports_what_it_promises(model, tmp_path):
+    model.hf.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    command = [sys.executable, "-m", "benchmarks.kl", "--quick", "--model", str(tmp_path)]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert 1 <= found["secant_worst"] < 1.11 and 1 <= found["fisher_worst"] < 10 and found["asc_median"] < 1
+
+
+def test_the_layers_benchmark_reports_what_it_promises(model, tmp_path):
+    model.hf.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    command = [sys.executable, "-m", "benchmarks.layers", "--quick", "--model", str(tmp_path)]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["over_naive"] > 0.3 and found["floor"] > 1 and found["apart"] < 0.05
+
+
 def test_the_tables_benchmark_reports_what_it_promises():
     command = [sys.executable, "-m", "benchmarks.tables", "--quick"]
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
@@ -134,6 +156,7 @@ def test_the_tables_benchmark_reports_what_it_promises():
     assert found["same_answers"] and min(found["top_sql"], found["top_table"], found["top_sorted"]) > 0
 
 
+@pytest.mark.slow
 def test_the_positive_benchmark_reports_what_it_promises():
     command = [sys.executable, "-m", "benchmarks.positive", "--quick"]
     done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)

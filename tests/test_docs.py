@@ -71,7 +71,7 @@ def test_the_example_with_the_harness_runs(tmp_path, monkeypatch, capsys, model,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path))
     Path("sums.jsonl").write_text('{"q": "2 + 2?", "choices": ["4", "5"]}\n')
-    (code,) = (block for block in blocks(DOCS / "steering.md") if "lm_eval" in block)
+    (code,) = (block for block in blocks(DOCS / "steering.md") if "import lm_eval" in block)
     exec(compile(code, "steering.md", "exec"), {"sr": sr, "model": model, "saes": topk_saes})
     assert capsys.readouterr().out.count("acc,none") == 2
 

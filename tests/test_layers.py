@@ -1,6 +1,8 @@
 """Layer curves, and what two of them allow one to say."""
 
 import dataclasses
+import importlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +10,31 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saereason import Curve, Family, Finding, LogProb, Run, SkipBlock, compare_depth, localise
+from saereason import (
+    Curve,
+    Family,
+    Finding,
+    Item,
+    LogProb,
+    MeanOfBlock,
+    Run,
+    SkipBlock,
+    SkipByGradient,
+    SkipPart,
+    SpliceSAE,
+    Task,
+    compare_depth,
+    compare_kinds,
+    family_of,
+    localise,
+    plain_family,
+    published_families,
+)
 from saereason.layers import share_difference, shares
+from saereason.layers.families import SOURCES
 from saereason.layers.finding import ENOUGH
+from saereason.layers.kinds import exact_p
+from saereason.tasks import confirmation_task
 
 PROMPTS = ["Tom has 3 apples.", "2 + 2 =", "How many birds are left?", "Hi"]
 LAYERS = tuple(range(12))
@@ -19,8 +43,28 @@ LAYERS = tuple(range(12))
 @pytest.fixture(scope="module")
 def families(model):
     texts = [["seven", " 4", "10", "x"], ["Rome", "Oslo", "Lima", "Bern"]]
-    metrics = [LogProb.of(model, PROMPTS, words) for words in texts]
-    return [Family("sums", "reasoning", metrics[0], "sums-1"), Family("towns", "knowledge", metrics[1], "towns-1")]
+    metrics = [LogProb.of(model, PROMPTS, words, batch_size=3) for words in texts]
+    return [Family("sums", "reasoning", metrics[0]), Family("towns", "knowledge", metrics[1])]
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Every pass of the battery; set `stop` to break off at one."""
+    module = importlib.import_module("saereason.layers.operators")
+    found = Calls(module.log_probs)
+    monkeypatch.setattr(module, "log_probs", found)
+    return found
+
+
+class Calls(list):
+    def __init__(self, whole):
+        self.whole, self.stop = whole, None
+
+    def __call__(self, lm, items):
+        self.append(len(items))
+        if len(self) == self.stop:
+            raise KeyboardInterrupt
+        return self.whole(lm, items)
 
 
 def skipped(model, metric, layer):
@@ -51,9 +95,8 @@ def bump(centre, width=1.5):
 
 
 def test_a_curve_is_what_skipping_each_block_by_hand_gives(tmp_path, any_model):
-    metric = LogProb.of(any_model, PROMPTS, ["a", "bc", "d", "e"])
-    family = Family("letters", "neutral", metric, "f")
-    (found,) = localise(any_model, None, [family], run=Run.open(tmp_path))
+    metric = LogProb.of(any_model, PROMPTS, ["a", "bc", "d", "e"], batch_size=3)
+    (found,) = localise(any_model, None, [Family("letters", "neutral", metric)], run=Run.open(tmp_path))
     clean = metric(any_model).numpy()
     assert (found.family, found.kind, found.operator) == ("letters", "neutral", "skip block")
     assert found.layers == (0, 1, 2, 3) and found.drop.shape == (4, 4)
@@ -63,45 +106,88 @@ def test_a_curve_is_what_skipping_each_block_by_hand_gives(tmp_path, any_model):
     np.testing.assert_allclose(found.depth, [0, 1 / 3, 2 / 3, 1])
 
 
-def test_what_the_run_holds_is_not_computed_again(tmp_path, model, families):
-    calls, seen = [], []
+def by_hand(model, saes, operator, layer, means):
+    """Hooks of our own that do what an operator says."""
+    block = model.blocks[layer]
 
-    def counted(family):
-        def metric(lm):
-            calls.append(family.name)
-            return family.metric(lm)
+    def first(output):
+        return output[0] if isinstance(output, tuple) else output
 
-        return dataclasses.replace(family, metric=metric)
+    def instead(output, value):
+        return (value, *output[1:]) if isinstance(output, tuple) else value
 
-    run, watched = Run.open(tmp_path), [counted(family) for family in families]
-    part = localise(model, None, watched[:1], run=run, layers=[1, 2])
-    assert calls == ["sums"] * 3
-    first = localise(model, None, watched, run=run, progress=lambda *p: seen.append(p))
-    assert len(calls) == 3 + 2 + 5 and seen == [(n, 10) for n in range(1, 11)]
-    again = localise(model, None, watched, run=Run.open(tmp_path))
-    assert len(calls) == 10 and len(list((tmp_path / "results").iterdir())) == 10
+    def whole(module, args, output):  # noqa: ARG001
+        before, after = args[0], first(output)
+        match operator.name:
+            case "block × 0.5":
+                return instead(output, before + 0.5 * (after - before))
+            case "mean of block":
+                return instead(output, before + means[layer])
+            case "SAE splice":
+                return instead(output, saes[layer].decode(saes[layer].encode(after)))
+
+    def nothing(module, args, output):  # noqa: ARG001
+        return instead(output, 0 * first(output))
+
+    part = {"skip attention": "self_attn", "skip MLP": "mlp"}.get(operator.name)
+    if part is None:
+        return block.register_forward_hook(whole)
+    return getattr(block, part).register_forward_hook(nothing)
+
+
+def test_every_operator_is_what_hooks_by_hand_give(tmp_path, any_model, topk_saes):
+    metric = LogProb.of(any_model, PROMPTS, ["a", "bc", "d", "e"], batch_size=3)
+    mean = MeanOfBlock.of(any_model, PROMPTS)
+    operators = [SkipBlock(0.5), mean, SkipPart("attention"), SkipPart("MLP"), SpliceSAE()]
+    family = Family("letters", "neutral", metric)
+    curves = localise(any_model, topk_saes, [family], operators, run=Run.open(tmp_path))
+    clean = metric(any_model).numpy()
+    assert [curve.operator for curve in curves] == [operator.name for operator in operators]
+    for curve, operator in zip(curves, operators, strict=True):
+        assert curve.layers == tuple(operator.layers(any_model, topk_saes))
+        for n, layer in enumerate(curve.layers):
+            handle = by_hand(any_model, topk_saes, operator, layer, mean.means)
+            expected = clean - metric(any_model).numpy()
+            handle.remove()
+            np.testing.assert_allclose(curve.drop[:, n], expected, atol=2e-4, err_msg=f"{operator.name} {layer}")
+            assert np.abs(expected).max() > 1e-3
+
+
+def test_the_gradient_is_what_a_little_less_of_each_block_costs(tmp_path, any_model):
+    metric = LogProb.of(any_model, PROMPTS * 3, ["a", "bc", "d", "e"] * 3)
+    family = Family("letters", "neutral", metric)
+    little = 1e-3
+    less, linear = localise(
+        any_model, None, [family], [SkipBlock(1 - little), SkipByGradient()], run=Run.open(tmp_path)
+    )
+    np.testing.assert_allclose(linear.drop, less.drop / little, rtol=0.05, atol=0.02)
+    np.testing.assert_allclose(linear.clean, less.clean, atol=1e-5)
+    assert linear.drop.shape == (12, 4) and np.abs(linear.drop).max() > 0.1
+
+
+def test_what_the_run_holds_is_not_computed_again(tmp_path, model, families, calls):
+    seen, run = [], Run.open(tmp_path)
+    localise(model, None, families[:1], run=run)
+    assert calls == [3] * 5 + [1] * 5  # two batches, clean and four layers each
+    first = localise(model, None, families, run=run, progress=lambda *p: seen.append(p))
+    assert len(calls) == 20 and seen == [(12, 32), (16, 32), (28, 32), (32, 32)]
+    again = localise(model, None, families, run=Run.open(tmp_path))
+    assert len(calls) == 20 and len(list((tmp_path / "results").iterdir())) == 4
     for a, b in zip(first, again, strict=True):
         assert np.array_equal(a.drop, b.drop) and np.array_equal(a.clean, b.clean)
-    assert np.array_equal(part[0].drop, first[0].drop[:, 1:3])
-    changed = dataclasses.replace(watched[0], fingerprint="sums-2")
-    localise(model, None, [changed], run=run, layers=[0])
-    assert len(calls) == 12
+    part = localise(model, None, families[:1], run=run, layers=[1, 2])
+    assert len(calls) == 26 and np.array_equal(part[0].drop, first[0].drop[:, 1:3])
+    changed = LogProb.of(model, PROMPTS, ["seven", " 4", "10", "y"], batch_size=3)
+    localise(model, None, [dataclasses.replace(families[0], metric=changed)], run=run)
+    assert len(calls) == 31  # the batch without the change is there
 
 
-def test_an_interrupted_battery_goes_on_where_it_stopped(tmp_path, model, families):
-    calls = []
-
-    def failing(lm):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return families[0].metric(lm)
-
-    family = dataclasses.replace(families[0], metric=failing)
+def test_an_interrupted_battery_goes_on_where_it_stopped(tmp_path, model, families, calls):
+    calls.stop = 8
     with pytest.raises(KeyboardInterrupt):
-        localise(model, None, [family], run=Run.open(tmp_path))
-    (found,) = localise(model, None, [family], run=Run.open(tmp_path))
-    assert len(calls) == 3 + 3
+        localise(model, None, families[:1], run=Run.open(tmp_path))
+    (found,) = localise(model, None, families[:1], run=Run.open(tmp_path))
+    assert calls == [3] * 5 + [1] * 3 + [1] * 5
     (whole,) = localise(model, None, families[:1], run=Run.open(tmp_path / "other"))
     assert np.array_equal(found.drop, whole.drop)
 
@@ -114,8 +200,123 @@ def test_layers_that_make_no_curve_are_refused(tmp_path, model, families, layers
         localise(model, None, families, run=Run.open(tmp_path), layers=layers)
 
 
-def test_the_operator_skips_a_block():
-    assert str(SkipBlock()(3)) == "ScaleBlock(L3, 0)"
+def test_what_makes_no_battery_is_refused(tmp_path, model, families, topk_saes):
+    run = Run.open(tmp_path)
+    with pytest.raises(ValueError, match=r"the families are .'sums', 'sums'.; give at least one, each once"):
+        localise(model, None, families[:1] * 2, run=run)
+    with pytest.raises(ValueError, match=r"the operators are .'skip block', 'skip block'."):
+        localise(model, None, families, [SkipBlock(), SkipBlock(0.0)], run=run)
+    with pytest.raises(ValueError, match=r"SAE splice can act at \[1, 2\]"):
+        localise(model, {n: topk_saes[n] for n in (1, 2)}, families, [SpliceSAE()], run=run, layers=[3])
+    with pytest.raises(ValueError, match="part is 'head'"):
+        SkipPart("head")
+
+
+# families
+
+
+def test_a_task_with_working_is_scored_at_its_computed_results(model):
+    task = confirmation_task(n=4)
+    family = family_of(model, task, name="sums")
+    assert (family.name, family.kind, len(family.metric)) == ("sums", "reasoning", 4)
+    for item, scored in zip(task.items, family.metric.items, strict=True):
+        told = "".join(model.decode([t]) for t, s in zip(scored.continuation, scored.scored, strict=True) if s)
+        results = "".join(item.solution[a:b] for a, b in item.spans)
+        assert told == "".join(c for c in results if c.isdigit())
+
+
+def test_a_task_without_working_is_scored_at_its_answer(model):
+    items = tuple(Item(f"{n}", f"Is {n} even?", "yes" if n % 2 == 0 else "no") for n in range(3))
+    family = family_of(model, Task("parity", "reasoning", items))
+    assert [model.decode(list(one.continuation)) for one in family.metric.items] == ["yes", "no", "yes"]
+    cloze = family_of(model, Task("parity", "reasoning", items, direct="", chat=False))
+    assert model.decode(list(cloze.metric.items[0].continuation)) == " yes"
+    with pytest.raises(ValueError, match="item x of none has no answer to score"):
+        family_of(model, Task("none", "reasoning", (Item("x", "What?", ""),)))
+
+
+def test_plain_text_is_scored_after_its_opening(model):
+    family = plain_family(model, ["short", "x" * 20, "y" * 200])
+    assert [len(item.prompt) for item in family.metric.items] == [8, 8]
+    assert [len(item.continuation) for item in family.metric.items] == [12, 56] and family.kind == "neutral"
+
+
+def test_published_families_are_of_both_kinds(model):
+    data = Path(__file__).parents[2] / "shared" / "data"
+    if not data.is_dir():
+        pytest.skip(f"no benchmark data at {data}")
+    found = published_families(model, data, 6)
+    kinds, names = [family.kind for family in found], [source.name for source in SOURCES]
+    assert [family.name for family in found] == [name for name in names if name in {family.name for family in found}]
+    assert kinds.count("reasoning") >= 4 and kinds.count("knowledge") >= 4  # some do not fit a context of 512 letters
+
+
+# kinds
+
+
+def family_curves(centres, kind, seed=0):
+    return [
+        dataclasses.replace(curve(bump(centre), seed=seed + n, name=f"{kind} {n}"), kind=kind)
+        for n, centre in enumerate(centres)
+    ]
+
+
+def test_kinds_that_differ_beyond_their_families_are_told_apart():
+    deep, shallow = family_curves([7, 8, 7.5, 8.5], "reasoning"), family_curves([3, 4, 3.5, 2.5], "knowledge", 9)
+    found = compare_kinds([*deep, *shallow])
+    assert found.p == pytest.approx(2 / 70) and found.low < found.difference < found.high
+    assert found.statement.startswith("Reasoning depends on deeper layers than knowledge under skip block")
+    turned = compare_kinds(
+        [*family_curves([3, 4, 3.5, 2.5], "reasoning"), *family_curves([7, 8, 7.5, 8.5], "knowledge")]
+    )
+    assert "shallower" in turned.statement and turned.difference < 0
+    assert set(found.centroids) == {c.family for c in (*deep, *shallow)}
+    for value, low, high in found.centroids.values():
+        assert low < value < high
+
+
+def test_families_that_spread_as_much_as_the_kinds_show_nothing():
+    found = compare_kinds([*family_curves([2, 8, 5, 9], "reasoning"), *family_curves([3, 9, 2, 7], "knowledge", 9)])
+    assert found.p > 0.05 and "not shown to differ in depth" in found.statement
+
+
+def test_too_few_families_say_nothing_of_kinds():
+    weak = [
+        dataclasses.replace(c, drop=c.drop * 0 + np.random.default_rng(n).normal(size=c.drop.shape))
+        for n, c in enumerate(family_curves([3], "knowledge"))
+    ]
+    strong = family_curves([3, 4, 2], "knowledge", 5)
+    named = [dataclasses.replace(c, family=f"strong {n}") for n, c in enumerate(strong)]
+    found = compare_kinds([*family_curves([7, 8, 7, 8], "reasoning"), *named, *weak])
+    assert "Inconclusive about kinds" in found.statement and list(found.families_left_out) == ["knowledge 0"]
+    nothing = compare_kinds(weak)
+    assert np.isnan(nothing.p) and "0 reasoning and 0 knowledge" in nothing.statement
+
+
+@pytest.mark.parametrize("n_first", [2, 3])
+def test_the_exact_p_is_that_of_scipy(n_first):
+    from scipy.stats import permutation_test
+
+    values = np.random.default_rng(n_first).normal(size=7)
+
+    def statistic(a, b):
+        return abs(a.mean() - b.mean())
+
+    expected = permutation_test(
+        (values[:n_first], values[n_first:]), statistic, alternative="greater", n_resamples=10_000
+    ).pvalue
+    assert exact_p(values, n_first) == pytest.approx(expected)
+
+
+def test_curves_that_do_not_go_together_make_no_kinds():
+    first, second = family_curves([3, 4], "reasoning")
+    other = dataclasses.replace(second, operator="SAE splice")
+    for curves in ([first, first], [first, other]):
+        with pytest.raises(ValueError, match="give each family once, under one operator"):
+            compare_kinds(curves)
+    fewer = curve(bump(3)[:6], layers=LAYERS[:6], name="fewer")
+    with pytest.raises(ValueError, match="compare curves over the same ones"):
+        compare_kinds([first, second], neutral=fewer)
 
 
 # shares

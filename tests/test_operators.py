@@ -36,7 +36,7 @@ from saereason.steering import (
     Steps,
     While,
     WhileAlong,
-    mean_contribution,
+    mean_contributions,
     parse_when,
     per_row,
     steered,
@@ -160,7 +160,7 @@ def test_the_mean_of_a_contribution_leaves_out_first_tokens_and_padding(any_mode
     for row in rows:
         resid = hooks.read(any_model, pad([row], pad_token=0), [0, 1])
         added.append((resid[1] - resid[0])[0, 1:])
-    assert_close([mean_contribution(any_model, texts, 1, batch_size=2)], [torch.cat(added).mean(0)])
+    assert_close([mean_contributions(any_model, texts, [1], batch_size=2)[1]], [torch.cat(added).mean(0)])
 
 
 def test_a_size_may_decay(model, saes):

@@ -2,10 +2,11 @@
 
 import typer
 
+from .layers import layers
 from .saes import check, publish
 from .search import challenge, search
 from .steer import steer
-from .story import demo, layers
+from .story import demo
 from .sweep import sweep
 from .train import teach, train
 

@@ -1,4 +1,4 @@
-"""The demo, and the layers by themselves."""
+"""The demo."""
 
 import sys
 from pathlib import Path
@@ -52,28 +52,3 @@ def demo(
         for sentence in result.summary["words"]:
             out.print(f"- {sentence}", markup=False, highlight=False)
         out.print(f"{folder / 'summary.json'}\n{folder / 'report.html'}", highlight=False)
-
-
-def layers(
-    model: ModelName = "smollm2-135m",
-    gguf: Gguf = None,
-    adapter: Adapter = None,
-    task: TaskFile = None,
-    folder: Out = Path("runs/layers"),
-    seed: int = 0,
-) -> None:
-    """Skip every layer in turn and plot what it costs reasoning, knowledge and plain text."""
-    with plain_errors():
-        from saereason.demo import Settings, run_layers
-        from saereason.plots import plot_layers
-        from saereason.report import Figure, Page, Text, write_report
-
-        settings = Settings(out=folder, model=model, gguf=gguf, adapter=adapter, task=task, seed=seed)
-        curves, finding = run_layers(settings)
-        out.print(finding.statement, highlight=False)
-        page = Page(
-            f"Layers of {model}",
-            finding.statement,
-            (Figure("What skipping a layer costs", plot_layers(curves)), Text("Finding", (finding.statement,))),
-        )
-        out.print(write_report(folder, page))

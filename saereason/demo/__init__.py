@@ -1,6 +1,6 @@
 """The whole story on one model, from loading to the report."""
 
 from .settings import Settings, Sizes
-from .story import Told, run_demo, run_layers
+from .story import Told, run_demo
 
-__all__ = ["Settings", "Sizes", "Told", "run_demo", "run_layers"]
+__all__ = ["Settings", "Sizes", "Told", "run_demo"]

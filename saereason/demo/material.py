@@ -1,19 +1,13 @@
 """The demo's problems, texts and families, for the taught model or for a task of the user's own."""
 
-import hashlib
 from dataclasses import dataclass
 
-from saereason.layers import Family
-from saereason.metrics import LogProb, Scored
+from saereason.layers import Family, family_of, plain_family
 from saereason.model import Model
 from saereason.tasks import Task, confirmation_task, country_facts, discovery_task, load_task, split_task
-from saereason.tasks.task import Kind
-from saereason.training import Framing, default_rows, mixed, plain_rows, plain_texts, problem_rows, split_rows
+from saereason.training import default_rows, mixed, plain_texts, problem_rows, split_rows
 
 from .settings import Settings
-
-OPENING = 8
-"""Tokens of a plain text that are given before the rest is scored."""
 
 
 @dataclass(frozen=True)
@@ -60,31 +54,13 @@ def training_rows(model: Model, settings: Settings, discovery: Task) -> tuple[li
 def families(model: Model, settings: Settings, confirmation: Task) -> list[Family]:
     """Reasoning, knowledge and plain text, each with the log-probability that stands for it."""
     sizes = settings.sizes
-    facts = _facts(sizes.n_knowledge)
-    plain = plain_texts()[: sizes.n_neutral]
-    knowledge = LogProb.of(
-        model, facts.prompts(model), [i.solution for i in facts.items], [i.spans for i in facts.items]
-    )
-    reasoning, name = _reasoning(model, confirmation.take(sizes.n_reasoning))
+    task = confirmation.take(sizes.n_reasoning)
+    worked = all(item.solution for item in task.items)
     return [
-        _family(name, "reasoning", reasoning),
-        _family("country facts", "knowledge", knowledge),
-        _family("plain text", "neutral", _continued(model, plain)),
+        family_of(model, task, name="computed results" if worked else "direct answers"),
+        family_of(model, _facts(sizes.n_knowledge)),
+        plain_family(model, plain_texts()[: sizes.n_neutral]),
     ]
-
-
-def _reasoning(model: Model, task: Task) -> tuple[LogProb, str]:
-    """Digits of every computed result in the gold working; where there is none, the answer after the direct prompt."""
-    if all(item.solution for item in task.items):
-        metric = LogProb.of(
-            model,
-            task.prompts(model, task.cot),
-            [item.solution for item in task.items],
-            [item.spans for item in task.items],
-            digits_only=True,
-        )
-        return metric, "computed results"
-    return LogProb.of(model, task.prompts(model, task.direct), [i.answer for i in task.items]), "direct answers"
 
 
 def _facts(n: int) -> Task:
@@ -94,18 +70,3 @@ def _facts(n: int) -> Task:
         task, wanted = country_facts(relation), n * share // 3
         items += [task.items[k * len(task) // wanted] for k in range(wanted)]
     return Task("country facts", "knowledge", tuple(items))
-
-
-def _continued(model: Model, texts: list[str]) -> LogProb:
-    """Plain text after its first tokens, up to 64 tokens a text."""
-    rows = [row[:64] for row in plain_rows(model, texts, Framing(length=64))]
-    return LogProb(tuple(Scored(tuple(r[:OPENING]), tuple(r[OPENING:]), (True,) * (len(r) - OPENING)) for r in rows))
-
-
-def _family(name: str, kind: Kind, metric: LogProb) -> Family:
-    tokens = [(item.prompt, item.continuation, item.scored) for item in metric.items]
-    return Family(name, kind, metric, _digest(repr(tokens)))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ import numpy as np
 
 from saereason.executors import describe, inline, work_unit
 from saereason.hooks import check_layers
-from saereason.layers import Curve, Finding, compare_depth, localise
+from saereason.layers import Curve, compare_depth, localise
 from saereason.loading import load_model
 from saereason.mechanisms.exam import capitals
 from saereason.model import Model
@@ -77,16 +77,6 @@ def run_demo(settings: Settings = Settings(), *, command: Sequence[str] = ()) ->
             summary = summarise(stage, results)
             write_page(stage, results, summary)
     return Told(summary, HEADER, list(accuracy_rows(results)))
-
-
-def run_layers(settings: Settings) -> tuple[list[Curve], Finding]:
-    """The demo's last step alone: skip every layer in turn."""
-    parts, run = splits(settings), Run.open(settings.out)
-    with claimed(run.folder), steps() as bars:
-        with bars.step("load the model"):
-            model = load_model(settings.model, adapter=settings.adapter, gguf=settings.gguf)
-        curves = _layers(Stage(settings, run, bars, model, {}), parts)
-    return curves, compare_depth(curves[0], curves[1])
 
 
 def _load(run: Run, settings: Settings, parts: Splits, bars: Steps) -> tuple[Model, list[Any]]:

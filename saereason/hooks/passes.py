@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ..model import Batch, Model
@@ -12,14 +12,17 @@ from ..model import Batch, Model
 Resid = Float[Tensor, "batch pos d_model"]
 
 
-def run(model: Model, batch: Batch, cache: Any = None, **options: Any) -> Any:
+def run(
+    model: Model, batch: Batch, cache: Any = None, *, heads: Bool[Tensor, "batch kept"] | None = None, **options: Any
+) -> Any:
     """One forward pass of the plain Hugging Face model, with positions counted from each row's first token.
 
-    Tokens whose keys and values the cache holds are not run again.
+    Tokens whose keys and values the cache holds are not run again. With `heads` the LM head runs at these positions
+    alone, of those kept by `logits_to_keep`; the logits are then `[1, position, d_vocab]`, row by row.
     """
     mask, n_past = batch.mask.long(), 0 if cache is None else int(cache.get_seq_length())
     position = (mask.cumsum(-1) - 1).clamp(min=0)[:, n_past:]
-    with _lean_head(model):
+    with _lean_head(model, heads):
         return model.hf(
             input_ids=batch.tokens[:, n_past:],
             attention_mask=mask,
@@ -30,11 +33,13 @@ def run(model: Model, batch: Batch, cache: Any = None, **options: Any) -> Any:
 
 
 @contextmanager
-def _lean_head(model: Model) -> Iterator[None]:
+def _lean_head(model: Model, heads: Tensor | None) -> Iterator[None]:
     """Within the block the LM head gets contiguous rows; torch else copies its weights for every row of a batch."""
 
     def gathered(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
-        return (args[0].contiguous(), *args[1:]) if args else args
+        if not args:
+            return args
+        return (args[0].contiguous() if heads is None else args[0][heads][None], *args[1:])
 
     with ExitStack() as stack:
         head = model.hf.get_output_embeddings()

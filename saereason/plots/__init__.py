@@ -5,6 +5,7 @@ Figures have no background of their own and colours that show on light and dark 
 
 from plotly.graph_objects import Figure
 
+from .depth import plot_centroids, plot_operators
 from .dose import plot_dose
 from .funnel import plot_funnel
 from .layers import plot_layers, plot_share_difference
@@ -17,10 +18,12 @@ __all__ = [
     "Figure",
     "figure_html",
     "plot_accuracy",
+    "plot_centroids",
     "plot_dose",
     "plot_firing",
     "plot_funnel",
     "plot_layers",
+    "plot_operators",
     "plot_quality",
     "plot_share_difference",
     "plot_training",

@@ -7,6 +7,7 @@ from .estimate import Estimate
 from .families import benjamini_hochberg, benjamini_yekutieli, max_t, max_t_groups, studentised
 from .proportions import mcnemar, paired_difference, wilson
 from .resampling import bootstrap, bootstrap_bands, mean_interval
+from .similarity import linear_cka
 from .sizes import cohens_d, cohens_dz, d_intervals, largest_d
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "cohens_dz",
     "d_intervals",
     "largest_d",
+    "linear_cka",
     "max_t",
     "max_t_groups",
     "mcnemar",

@@ -1,6 +1,6 @@
 """Interventions, when they act, and the context that puts them in force."""
 
-from .blocks import MeanBlock, Patch, ScaleBlock, Splice, mean_contribution
+from .blocks import MeanBlock, Patch, ScaleBlock, Splice, mean_contributions
 from .directions import AddVector, ScaleProjection
 from .interventions import Intervention, per_row
 from .kl import Divergence, asc_size, at_kl, fisher_size
@@ -53,7 +53,7 @@ __all__ = [
     "at_kl",
     "fisher_size",
     "largest_acts",
-    "mean_contribution",
+    "mean_contributions",
     "mean_norms",
     "parse_when",
     "per_row",

@@ -1,6 +1,6 @@
 """Interventions on what a whole block gives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -50,7 +50,7 @@ class ScaleBlock(OnBlock):
 
 @dataclass(frozen=True, eq=False)
 class MeanBlock(OnBlock):
-    """`h_in + mean`: the contribution of block `layer` replaced by its mean (of `mean_contribution`, say)."""
+    """`h_in + mean`: the contribution of block `layer` replaced by its mean (of `mean_contributions`, say)."""
 
     layer: int
     mean: Float[Tensor, "d_model"]
@@ -139,28 +139,31 @@ class Splice(OnBlock):
         return torch.zeros_like(spliced) if self.keep_error else spliced
 
 
-def mean_contribution(
-    model: Model, texts: Sequence[str | Rendered], layer: int, *, batch_size: int = 8
-) -> Float[Tensor, "d_model"]:
-    """Mean of what block `layer` adds to the residual stream, over the tokens of some texts but the first of each.
+def mean_contributions(
+    model: Model, texts: Sequence[str | Rendered], layers: Sequence[int], *, batch_size: int = 8
+) -> dict[int, Float[Tensor, "d_model"]]:
+    """Mean of what blocks add to the residual stream, over the tokens of some texts but the first of each.
 
-    The first token's residual stream is of another size altogether. Shape `[d_model]`, float32.
+    The first token's residual stream is of another size altogether. Each `[d_model]`, float32. Raises ValueError for
+    layers that are not there and texts of one token.
     """
     rows = sorted((model.encode(text) for text in texts), key=len)
-    total, n = torch.zeros(model.d_model, dtype=torch.float64), 0
-    for start in range(0, len(rows), batch_size):
-        batch = pad(rows[start : start + batch_size], pad_token=model.pad_token, device=model.device)
-        added: list[Tensor] = []
+    totals, n = {layer: torch.zeros(model.d_model, dtype=torch.float64) for layer in layers}, 0
 
-        def note(at: Visit, added: list[Tensor] = added) -> Rows:
-            added.append(at.resid - at.before)
+    def adding(layer: int) -> Callable[[Visit], Rows]:
+        def note(at: Visit) -> Rows:
+            totals[layer] += (at.resid - at.before).double().sum(0).cpu()
             return torch.zeros_like(at.resid)
 
-        edit = hooks.Edit(layer, "look", lambda at: at.valid & (at.position > 0), note)
-        with hooks.edited(model, [edit]):
-            hooks.read(model, batch, [layer])
-        for each in added:
-            total, n = total + each.double().sum(0).cpu(), n + len(each)
+        return note
+
+    edits = [hooks.Edit(layer, "look", lambda at: at.valid & (at.position > 0), adding(layer)) for layer in totals]
+    hooks.check_layers(model, list(totals))
+    for start in range(0, len(rows), batch_size):
+        batch = pad(rows[start : start + batch_size], pad_token=model.pad_token, device=model.device)
+        with hooks.edited(model, edits):
+            hooks.read(model, batch, list(totals))
+        n += int(batch.mask.sum()) - len(batch.mask)
     if n == 0:
         raise ValueError(f"{len(rows)} texts have no token but their first; give longer ones.")
-    return (total / n).float()
+    return {layer: (total / n).float() for layer, total in totals.items()}

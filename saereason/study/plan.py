@@ -171,7 +171,7 @@ class Plan:
         texts = plain_texts() if self.plain else []
         return list(
             islice(
-                (text for text in texts if len(model.tokenizer(text, verbose=False)["input_ids"]) < model.n_ctx - 1),
+                (text for text in texts if model.fits(text, spare=1)),
                 self.plain,
             )
         )

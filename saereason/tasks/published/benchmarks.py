@@ -111,15 +111,14 @@ def _parts(
     name: str, benchmark: Benchmark, source: str | Path, files: Sequence[File], part: str | None
 ) -> dict[str, File]:
     """The files to read, by part; a file that was named itself may be called anything."""
-    found: dict[str, File] = {}
+    holding: dict[str, list[File]] = {}
     for file in files:
         match = re.fullmatch(rf"(?:.*/)?{benchmark.pattern}", str(file).replace("\\", "/"))
         if match is None and file != Path(source):
             continue
         label = (match[1] if match else Path(file.name).stem) if benchmark.has_parts else name
-        if label in found:
-            raise ValueError(f"{source} holds {label} twice, as {found[label]} and {file}; name one of them.")
-        found[label] = file
+        holding.setdefault(label, []).append(file)
+    found = {label: _one(source, label, name, those) for label, those in holding.items()}
     if not found:
         raise ValueError(f"none of the {len(files)} files in {source} is named as those of {name} are; name a file.")
     if part is None:
@@ -130,6 +129,14 @@ def _parts(
             f"no part {part!r} of {name} in {source}; there are {named}{' …' * (len(found) > MOST_NAMED)}."
         )
     return {part: found[part]}
+
+
+def _one(source: str | Path, label: str, name: str, files: Sequence[File]) -> File:
+    """The only file, or the only one with the benchmark's name in its path."""
+    likely = files if len(files) == 1 else [file for file in files if name in str(file).casefold()]
+    if len(likely) != 1:
+        raise ValueError(f"{source} holds {label} twice, as {files[0]} and {files[1]}; name one of them.")
+    return likely[0]
 
 
 def _merged(items: Sequence[Item], name: str) -> list[Item]:

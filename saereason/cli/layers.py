@@ -1,0 +1,86 @@
+"""Where in depth families of items are served."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shell import Adapter, Gguf, ModelName, Out, TaskFile, out, plain_errors, show_table
+
+
+def layers(
+    model: ModelName = "smollm2-135m",
+    gguf: Gguf = None,
+    adapter: Adapter = None,
+    task: TaskFile = None,
+    operators: Annotated[str, typer.Option(help="`default` (skip, gradient) or `all`.")] = "default",
+    families: Annotated[str, typer.Option(help="`default` (one of each kind and plain text) or `all`.")] = "default",
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with published benchmarks in their public formats, for `all`.")
+    ] = None,
+    saes: Annotated[Path | None, typer.Option(help="SAEs to splice in, for `all`.")] = None,
+    n: Annotated[int, typer.Option(help="Items of a family.")] = 200,
+    dry_run: Annotated[bool, typer.Option(help="Print how long it might take, and stop.")] = False,
+    folder: Out = Path("runs/layers"),
+    seed: int = 0,
+) -> None:
+    """Change every layer in turn, and say what that costs reasoning, knowledge and plain text, with intervals."""
+    with plain_errors():
+        import sys
+
+        from saereason.layers import (
+            MeanOfBlock,
+            SkipBlock,
+            SkipByGradient,
+            SkipPart,
+            SpliceSAE,
+            family_of,
+            generated_families,
+            plain_family,
+            published_families,
+        )
+        from saereason.loading import load_model
+        from saereason.progress import steps
+        from saereason.runs import Run, claimed
+        from saereason.saes import load_saes
+        from saereason.study.lab import FINDING_HEADER, estimate, finding_rows, run_lab, sentences
+        from saereason.tasks import load_task
+        from saereason.training import plain_texts
+
+        for name, value in (("operators", operators), ("families", families)):
+            if value not in ("default", "all"):
+                raise ValueError(f"{name} is {value!r}; it must be default or all.")
+        if families == "all" and data is None:
+            raise ValueError("the published families are read from files, and --data names no folder; give one.")
+        if n < 2:
+            raise ValueError(f"n is {n}; a family has at least 2 items.")
+        lm = load_model(model, adapter=adapter, gguf=gguf)
+        loaded = load_saes(saes, device=lm.device) if saes else {}
+        texts = [text for text in plain_texts() if lm.fits(text, spare=1)]
+        asked = generated_families(lm, n, seed=seed)
+        if task is not None:
+            asked[0] = family_of(lm, load_task(task))
+        if families == "all":
+            asked += published_families(lm, data or Path(), n, seed=seed)
+        else:
+            asked = asked[:2]
+        asked.append(plain_family(lm, texts[: max(2, n // 4)]))
+        battery = [SkipBlock(), SkipByGradient()]
+        if operators == "all":
+            mean = MeanOfBlock.of(lm, texts[-32:])
+            parts = [SkipPart("attention"), SkipPart("MLP")]
+            battery += [SkipBlock(0.5), SkipBlock(1.5), mean, *parts, *([SpliceSAE()] if loaded else [])]
+        minutes = estimate(lm, asked, battery, loaded) / 60
+        told = ", ".join(f"{family.name} ({len(family.metric)})" for family in asked)
+        out.print(f"Families: {told}.", markup=False, highlight=False)
+        out.print(f"{len(battery)} operators: about {minutes:.1f} minutes.", highlight=False)
+        if dry_run:
+            return
+        with claimed(folder), steps() as bars:
+            run = Run.open(folder)
+            run.write_manifest(command=sys.argv, model=lm.hash, families=[family.name for family in asked])
+            lab = run_lab(lm, loaded, asked, battery, run, bars)
+        show_table(FINDING_HEADER, finding_rows(lab), f"{len(asked)} families")
+        for sentence in sentences(lab):
+            out.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
+        out.print(folder / "report.html", highlight=False)

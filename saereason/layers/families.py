@@ -1,0 +1,130 @@
+"""Families of items from tasks and texts: what is asked, and which tokens of the gold text are scored."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from saereason.metrics import LogProb, Scored
+from saereason.model import Model, Rendered
+from saereason.tasks import Task, confirmation_task, country_facts, load_benchmark
+
+from .localise import Family
+
+OPENING, LONGEST = 8, 64
+"""Tokens of a plain text that are given, and of all that is read of one."""
+
+FEWEST, SPARE = 2, 64
+"""Items of a family, and tokens for what a chat format adds to a question."""
+
+
+def family_of(model: Model, task: Task, *, name: str | None = None) -> Family:
+    """A task's items under one metric, teacher-forced.
+
+    Where every item has gold working with the places of what is worth scoring: those places, of numbers that were
+    reasoned only the tokens with a digit (each computed result right after its equals sign, which nothing has stated
+    before), in answer to the CoT prompt; of knowledge in answer to the bare question. Elsewhere the answer, after the
+    direct prompt. Raises ValueError for items without either.
+    """
+    items, reasons = task.items, task.kind == "reasoning"
+    if not items:
+        raise ValueError(f"{task.name} has no items; give at least one.")
+    if all(item.solution and item.spans for item in items):
+        metric = LogProb.of(
+            model,
+            task.prompts(model, task.cot if reasons else None),
+            [item.solution for item in items],
+            [item.spans for item in items],
+            digits_only=reasons and all(re.search(r"\d", item.solution[a:b]) for item in items for a, b in item.spans),
+        )
+    else:
+        bare = next((item.id for item in items if not item.answer), None)
+        if bare is not None:
+            raise ValueError(f"item {bare} of {task.name} has no answer to score; take another task.")
+        prompts = task.prompts(model, task.direct or None)
+        metric = LogProb.of(
+            model, prompts, [_after(prompt, item.answer) for prompt, item in zip(prompts, items, strict=True)]
+        )
+    return Family(name or task.name, task.kind, metric)
+
+
+def plain_family(model: Model, texts: Sequence[str], *, name: str = "plain text") -> Family:
+    """Plain text after its first tokens; texts that are shorter are left out."""
+    rows = [model.tokenizer(text, verbose=False)["input_ids"][:LONGEST] for text in texts]
+    rows = [row for row in rows if len(row) > OPENING]
+    items = (Scored(tuple(r[:OPENING]), tuple(r[OPENING:]), (True,) * (len(r) - OPENING)) for r in rows)
+    return Family(name, "neutral", LogProb(tuple(items)))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A benchmark, or a part of it, that is a family."""
+
+    benchmark: str
+    part: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.benchmark if self.part is None else f"{self.benchmark} {self.part}"
+
+
+SOURCES = (
+    Source("gsm8k"),
+    Source("prontoqa"),
+    Source("logical_deduction"),
+    Source("strategyqa"),
+    Source("babi", "15"),
+    Source("babi", "7"),
+    Source("bbh", "multistep_arithmetic_two"),
+    Source("bbh", "boolean_expressions"),
+    Source("lre", "country_capital_city"),
+    Source("lre", "company_hq"),
+    Source("lre", "landmark_in_country"),
+    Source("lre", "person_plays_instrument"),
+    Source("known_1000"),
+    Source("mmlu", "high_school_geography"),
+)
+"""Published families of both kinds."""
+
+
+def generated_families(model: Model, n: int, *, seed: int = 0) -> list[Family]:
+    """Word problems with known intermediate results, and facts about countries; nothing is read from disk."""
+    facts = (country_facts(relation) for relation in ("capital", "currency"))
+    return [
+        family_of(model, confirmation_task(n=n, seed=seed), name="word problems"),
+        *(family_of(model, task.take(n)) for task in facts),
+    ]
+
+
+def published_families(model: Model, folder: str | Path, n: int, *, seed: int = 0) -> list[Family]:
+    """The families of `SOURCES` from files in their public formats, anywhere under a folder, zipped or not; `n` items
+    of each.
+
+    A family with fewer items gives all it has; items that do not fit the model's context are left out, and families of
+    which fewer than two do. Raises ValueError where a benchmark is not in the folder.
+    """
+    found = []
+    for source in SOURCES:
+        archives = sorted(Path(folder).rglob(f"*{source.benchmark}*.zip"))
+        task = load_benchmark(source.benchmark, archives[0] if archives else folder, part=source.part)
+        drawn = fitting(model, _drawn(task, n, seed))
+        if len(drawn) >= FEWEST:
+            found.append(family_of(model, drawn, name=source.name))
+    return found
+
+
+def fitting(model: Model, task: Task) -> Task:
+    """The items whose prompt and gold text fit the context with room to spare."""
+    texts = {item.id: (item.question, item.solution or item.answer, task.cot) for item in task.items}
+    return replace(task, items=tuple(item for item in task.items if model.fits(*texts[item.id], spare=SPARE)))
+
+
+def _drawn(task: Task, n: int, seed: int) -> Task:
+    order = random.Random(seed).sample(range(len(task.items)), min(n, len(task.items)))
+    return replace(task, items=tuple(task.items[i] for i in sorted(order)))
+
+
+def _after(prompt: Rendered, answer: str) -> str:
+    """The answer as it follows the prompt: after a space, unless the prompt ends in one."""
+    return answer if prompt.text[-1:].isspace() else f" {answer}"

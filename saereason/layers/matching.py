@@ -1,0 +1,102 @@
+"""Two families' items made alike in length and difficulty, and effects with those taken out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from .localise import Curve, Family
+
+COVARIATES = ("prompt tokens", "scored tokens", "tokens before the last scored", "clean log-probability")
+FEWEST_KEPT = 0.5
+"""Share of the smaller family below which matched items no longer stand for it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """Pairs of items, one of each family, that are alike."""
+
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    kept: float
+    """Share of the smaller family that found a partner."""
+
+    before: Mapping[str, float]
+    """Standardised mean difference of each covariate before matching, first less second."""
+
+    after: Mapping[str, float]
+
+
+def covariates(family: Family, curve: Curve) -> Float[np.ndarray, "item covariate"]:
+    """Of each item: tokens of its prompt, scored tokens, tokens of the answer up to the last scored one, and the clean
+    log-probability per scored token.
+    """
+    _check(family, curve)
+    items = family.metric.items
+    lasts = [max(n for n, scored in enumerate(item.scored) if scored) + 1 for item in items]
+    columns = ([len(item.prompt) for item in items], [sum(item.scored) for item in items], lasts, curve.clean)
+    return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
+
+
+def matched(first: tuple[Family, Curve], second: tuple[Family, Curve], *, caliper: float = 0.5) -> Match:
+    """Items of two families in pairs that differ little: the pairing of least total distance, without replacement.
+
+    Distance is that of covariates in pooled standard deviations; no pair differs by more than `caliper` of them in any
+    one. Matching keeps the easy tail of the harder family, so show the unmatched and the `adjusted` result beside it.
+    Raises ValueError where less than half of the smaller family is kept.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    a, b = covariates(*first), covariates(*second)
+    spread = np.sqrt((a.var(0) + b.var(0)) / 2)
+    spread[spread == 0] = 1.0
+    apart = np.abs(a[:, None] - b[None]) / spread
+    near = (apart <= caliper).all(-1)
+    cost = np.where(near, apart.sum(-1), 1e6)
+    rows, columns = linear_sum_assignment(cost)
+    pairs = [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if near[i, j]]
+    kept = len(pairs) / min(len(a), len(b))
+    names = (first[0].name, second[0].name)
+    if kept < FEWEST_KEPT:
+        raise ValueError(
+            f"{len(pairs)} items of {names[0]} and {names[1]} are alike, {kept:.0%} of the smaller family; under "
+            f"{FEWEST_KEPT:.0%} they do not stand for it. Compare the unmatched families, `adjusted`."
+        )
+    one, other = [i for i, _ in pairs], [j for _, j in pairs]
+    return Match(tuple(one), tuple(other), kept, _balance(a, b, spread), _balance(a[one], b[other], spread))
+
+
+def take(curve: Curve, rows: Sequence[int]) -> Curve:
+    """The curve of some items."""
+    chosen = list(rows)
+    return replace(curve, drop=curve.drop[chosen], clean=curve.clean[chosen])
+
+
+def adjusted(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple[Curve, Curve]:
+    """Both curves as they would be if all items had the same covariates, linearly: those of the mean of the two means.
+
+    Slopes are one for both families, fitted within them by least squares, layer by layer.
+    """
+    a, b = covariates(*first), covariates(*second)
+    drops = first[1].drop, second[1].drop
+    within = np.concatenate([a - a.mean(0), b - b.mean(0)])
+    effects = np.concatenate([drop - drop.mean(0) for drop in drops])
+    slopes = np.linalg.lstsq(within, effects, rcond=None)[0]
+    middle = (a.mean(0) + b.mean(0)) / 2
+    moved = [drop - (x - middle) @ slopes for drop, x in zip(drops, (a, b), strict=True)]
+    return replace(first[1], drop=moved[0]), replace(second[1], drop=moved[1])
+
+
+def _balance(
+    a: Float[np.ndarray, "_ covariate"], b: Float[np.ndarray, "_ covariate"], spread: Float[np.ndarray, "covariate"]
+) -> dict[str, float]:
+    return dict(zip(COVARIATES, ((a.mean(0) - b.mean(0)) / spread).tolist(), strict=True))
+
+
+def _check(family: Family, curve: Curve) -> None:
+    if (family.name, len(family.metric)) != (curve.family, len(curve.clean)):
+        raise ValueError(
+            f"the curve is of {len(curve.clean)} items of {curve.family} and the family is {family.name} with "
+            f"{len(family.metric)}; give the curve that `localise` made of it."
+        )

@@ -1,0 +1,88 @@
+"""Depth centroids of families, and operators side by side."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from plotly.graph_objects import Figure, Heatmap, Scatter
+from plotly.subplots import make_subplots
+
+from saereason.layers import Curve, KindFinding, shares
+
+from .look import BLUE, VERMILLION, bars, by_layer, framed, label, wrapped
+
+LOOKS = {"reasoning": (BLUE, "circle"), "knowledge": (VERMILLION, "diamond")}
+SCALE = [[0.0, "rgba(213, 94, 0, 0.9)"], [0.5, "rgba(128, 128, 128, 0.06)"], [1.0, "rgba(0, 114, 178, 0.9)"]]
+
+
+def plot_centroids(findings: Sequence[KindFinding]) -> Figure:
+    """A row for each family, a panel for each operator: depth centroids with 95% intervals over items.
+
+    Raises ValueError without findings, and where no family has an effect to share out.
+    """
+    shown = [finding for finding in findings if finding.centroids]
+    if not shown:
+        raise ValueError("no finding has a family with an effect to share out; there is nothing to plot.")
+    titles = [f"{f.operator}: p = {f.p:.3f}" if np.isfinite(f.p) else f"{f.operator}: one kind only" for f in shown]
+    figure = make_subplots(
+        rows=len(shown), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(shown), subplot_titles=titles
+    )
+    figure.update_annotations(x=0, xanchor="left", font_size=13)
+    rows = 0
+    for n, finding in enumerate(shown, 1):
+        order = sorted(finding.centroids, key=lambda name: (finding.kinds[name] != "reasoning", name))
+        rows += len(order)
+        for kind, (colour, symbol) in LOOKS.items():
+            names = [name for name in order if finding.kinds[name] == kind]
+            if not names:
+                continue
+            value, low, high = (np.array([finding.centroids[name][k] for name in names]) for k in range(3))
+            points = Scatter(x=value.tolist(), y=[label(name) for name in names], mode="markers", name=kind)
+            points.update(marker={"color": colour, "size": 9, "symbol": symbol}, error_x=bars(value, low, high))
+            points.update(showlegend=n == 1, legendgroup=kind, hovertemplate="%{y}: %{x:.3f}<extra></extra>")
+            figure.add_trace(points, n, 1)
+        figure.update_yaxes(autorange="reversed", showgrid=False, row=n, col=1)
+    figure.update_xaxes(title_text="depth centroid (0 the first layer, 1 the last)", row=len(shown), col=1)
+    said = "Mean depth weighted with signed shares of the effect; bars: 95% over items."
+    return framed(figure, "At which depth each family is served", said, height=150 + 26 * rows + 40 * len(shown))
+
+
+def plot_operators(curves: Sequence[Curve]) -> Figure:
+    """Operator × layer for reasoning less knowledge: mean signed share of the families of a kind.
+
+    Raises ValueError unless some operator has families of both kinds.
+    """
+    rows: dict[str, np.ndarray] = {}
+    layers = sorted({layer for curve in curves for layer in curve.layers})
+    for operator in dict.fromkeys(curve.operator for curve in curves):
+        sides = []
+        for kind in LOOKS:
+            of = [curve for curve in curves if curve.operator == operator and curve.kind == kind]
+            found = [_on(layers, curve) for curve in of]
+            sides.append(_mean(np.stack(found)) if found else None)
+        if sides[0] is not None and sides[1] is not None:
+            rows[operator] = sides[0] - sides[1]
+    if not rows:
+        raise ValueError("no operator has curves of reasoning and of knowledge; give curves of both kinds.")
+    values = np.stack(list(rows.values()))
+    most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
+    heat = Heatmap(z=values.tolist(), x=layers, y=[wrapped(name, 22) for name in rows], zmin=-most, zmax=most)
+    heat.update(colorscale=SCALE, colorbar={"title": "share", "thickness": 12})
+    heat.update(hovertemplate="%{y}, layer %{x}: %{z:+.3f}<extra></extra>")
+    figure = Figure(heat)
+    by_layer(figure, layers)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    said = "Difference of mean signed shares of the total effect. Blue: more of reasoning's; red: more of knowledge's."
+    return framed(figure, "Reasoning less knowledge, by operator", said, height=150 + 42 * len(rows))
+
+
+def _mean(rows: np.ndarray) -> np.ndarray:
+    """Of the rows that have a value there; NaN where none has."""
+    there = np.isfinite(rows)
+    return np.where(there, rows, 0.0).sum(axis=0) / np.where(there.any(axis=0), there.sum(axis=0), np.nan)
+
+
+def _on(layers: Sequence[int], curve: Curve) -> np.ndarray:
+    """The curve's shares at these layers, NaN where it has none."""
+    value = shares(curve, n_resamples=1).value
+    found = dict(zip(curve.layers, value, strict=True))
+    return np.array([found.get(layer, np.nan) for layer in layers])

@@ -1,0 +1,135 @@
+"""The layer lab from end to end: families of both kinds, every operator, the page and the command."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_model, tiny_sae
+from test_layers import bump, curve
+from typer.testing import CliRunner
+
+import saereason as sr
+from saereason.cli import app
+from saereason.layers import AnswerDepths, SkipBlock, graded
+from saereason.plots import plot_centroids, plot_operators
+from saereason.saes import save_saes
+from saereason.study.lab import conclude, page, sentences
+from saereason.tasks import confirmation_task
+
+
+def family_curves(operator="skip block", gap=4.0):
+    """Four families of each kind around two depths, and plain text that layer 0 ruins."""
+    made = []
+    for kind, centre in (("reasoning", 5.5 + gap / 2), ("knowledge", 5.5 - gap / 2)):
+        for n in range(4):
+            one = curve(bump(centre + 0.3 * n), seed=n, name=f"{kind} {n}")
+            made.append(dataclasses.replace(one, kind=kind, operator=operator))
+    plain = curve([5.0, *[0.1] * 11], noise=0.01, name="plain text")
+    return [*made, dataclasses.replace(plain, kind="neutral", operator=operator)]
+
+
+@pytest.fixture(scope="module")
+def lab():
+    depths = [AnswerDepths("reasoning 0", "reasoning", 12, np.array([3.0, np.nan, 5.0]), np.array([1.0, 0.0, 0.5]))]
+    return conclude([*family_curves(), *family_curves("SAE splice", gap=0.0)], depths)
+
+
+def test_each_operator_has_a_finding_on_kinds_and_on_a_pair(lab):
+    assert list(lab.kinds) == list(lab.pairs) == ["skip block", "SAE splice"]
+    assert lab.kinds["skip block"].statement.startswith("Reasoning depends on deeper layers")
+    assert "not shown to differ" in lab.kinds["SAE splice"].statement
+    assert lab.kinds["skip block"].layers_left_out == (0,) == lab.pairs["skip block"].layers_left_out
+    assert len(sentences(lab)) == 4
+
+
+def test_the_page_tells_what_was_found(lab, model):
+    told = page(model, lab)
+    assert told.lead == lab.kinds["skip block"].statement
+    titles = [section.title for section in told.sections]
+    assert titles[:2] == ["What each operator says", "Depth of every family"]
+    assert "Operators side by side" in titles and "Where the answer can be read" in titles
+
+
+def test_the_forest_has_every_family_once_a_panel(lab):
+    figure = plot_centroids(list(lab.kinds.values()))
+    names = [name for trace in figure.data for name in trace.y]
+    assert sorted(names) == sorted(2 * [f"{kind} {n}" for kind in ("reasoning", "knowledge") for n in range(4)])
+    with pytest.raises(ValueError, match="nothing to plot"):
+        plot_centroids([dataclasses.replace(lab.kinds["skip block"], centroids={})])
+
+
+def test_the_heat_map_is_reasoning_less_knowledge(lab):
+    figure = plot_operators(lab.curves)
+    values = np.array(figure.data[0].z, dtype=float)
+    assert values.shape == (2, 12)
+    np.testing.assert_allclose(values.sum(axis=1), 0, atol=1e-9)  # shares sum to one
+    assert values[0, 8] > 0.05 and values[0, 3] < -0.05 and np.abs(values[1]).max() < 0.05
+    with pytest.raises(ValueError, match="give curves of both kinds"):
+        plot_operators([one for one in lab.curves if one.kind == "reasoning"])
+
+
+def test_graded_answers_by_layer_are_those_of_one_layer_at_a_time(model, tmp_path):
+    trial = sr.Trial.of(model, confirmation_task(n=4), max_new_tokens=6)
+    found = graded(model, None, trial, SkipBlock(), name="sums", kind="reasoning", run=sr.Run.open(tmp_path))
+    assert found.curve.operator == "skip block, graded answers" and found.curve.drop.shape == (4, 4)
+    for layer in range(4):
+        with sr.steered(model, None, sr.ScaleBlock(layer, 0.0)):
+            written = sr.generate(model, trial.prompts, max_new_tokens=6)
+        ends = zip(written.texts, written.tokens, written.finished, strict=True)
+        outcomes = [trial.judge(n, text, tokens, finished=ended) for n, (text, tokens, ended) in enumerate(ends)]
+        rights = np.array([outcome is sr.Outcome.RIGHT for outcome in outcomes])
+        np.testing.assert_array_equal(found.curve.drop[:, layer], found.curve.clean - rights)
+        lost = np.mean([outcome not in (sr.Outcome.RIGHT, sr.Outcome.WRONG) for outcome in outcomes])
+        assert found.no_answer[layer] == pytest.approx(lost)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("lab")
+    model = tiny_model()
+    model.hf.save_pretrained(path / "model")
+    model.tokenizer.save_pretrained(path / "model")
+    save_saes({1: tiny_sae("topk", 1)}, path / "saes")
+    return path
+
+
+def layers(folder, *options):
+    arguments = ["layers", "--model", folder / "model", "--n", 12, "--out", folder / "out", *options]
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_the_command_tells_how_long_and_then_what(folder):
+    told = layers(folder, "--dry-run", "--operators", "all")
+    assert told.exit_code == 0 and "7 operators: about" in told.output and not (folder / "out").exists()
+    result = layers(folder, "--operators", "all", "--saes", folder / "saes")
+    assert result.exit_code == 0, result.output
+    assert "Families: word problems (12), capital (12), plain text (3)." in result.output
+    assert "- skip block: " in result.output and "Inconclusive about kinds" in result.output
+    curves = pd.read_parquet(folder / "out" / "curves.parquet")
+    assert set(curves["operator"]) >= {"skip block", "skip attention", "mean of block", "SAE splice"}
+    assert len(curves) == (12 + 12 + 3) * (7 * 4 + 1)
+    assert "What each operator says" in (folder / "out" / "report.html").read_text(encoding="utf8")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--operators", "some"], "operators is 'some'; it must be default or all"),
+        (["--families", "some"], "families is 'some'"),
+        (["--families", "all"], "--data"),
+        (["--n", 1], "n is 1"),
+    ],
+)
+def test_bad_options_end_in_a_sentence(folder, options, sentence):
+    result = layers(folder, *options)
+    assert result.exit_code == 2 and sentence in result.stderr and "Traceback" not in result.output
+
+
+def test_a_curve_of_no_kind_makes_no_lab(model, tmp_path):
+    from saereason.progress import steps
+    from saereason.study import run_lab
+
+    plain = sr.plain_family(model, ["x" * 40, "y" * 50])
+    with steps() as bars, pytest.raises(ValueError, match="there is no reasoning family"):
+        run_lab(model, None, [plain], [SkipBlock()], sr.Run.open(tmp_path), bars)
