@@ -9,8 +9,8 @@ at every position of layer 19. Each figure is the median of the rounds' ratios, 
   smallest of ReLU and JumpReLU, batch 1 and batch 16; `over_plain_topk` (0.92) likewise for Top-K.
 - `over_bridge`: the same over TransformerBridge with a hook that clamps the same ReLU feature, as a share of the goal,
   1.3 at batch 1 and 0.95 at batch 16; the smaller one.
-- `eval_over_plain` (1.2): graded word problems a second of the taught model in float32, batch 32, over plain
-  generation in which all rows go on until the last has ended. The tokens of both are the same, or it stops.
+- `eval_over_plain` (1.2): graded word problems a second in float32, batch 32, over plain generation in which all rows
+  go on until the last has ended. The tokens of both are the same, or it stops.
 - `sweep_over_naive` (1.3): 8 features x 5 coefficients x 48 prompts over one `generate` for each feature and
   coefficient with a hook, prompts in batches of 16.
 - `memory_ratio` (at most 1.1): peak resident memory of steered generation over that of plain, each in its own process.
@@ -112,10 +112,9 @@ def speed(asked: argparse.Namespace, work: Work) -> dict[str, Any]:
 
 def evaluation(asked: argparse.Namespace, work: Work) -> dict[str, Any]:
     """Problems a second, answers of different lengths; float32, so that both write the same tokens."""
-    own = asked.model == "smollm2-135m"
-    model = sr.load_model(asked.model, adapter="taught" if own else None, dtype=torch.float32)
+    model = sr.load_model(asked.model, dtype=torch.float32)
     task = sr.word_problems(problems(work.problems, seed=0, split="discovery"))
-    trial = sr.Trial.of(model, task, task.cot, max_new_tokens=work.new_tokens)
+    trial = sr.Trial.of(model, task, task.direct, max_new_tokens=work.new_tokens)
     layer = min(LAYER, model.n_layers - 1)
     saes = {layer: random_sae(model, layer, "jumprelu", work.d_sae)}
     edit, wrote = sr.Add(Feature(layer, 3), 0.01, sr.LastPromptToken()), {}
