@@ -88,7 +88,7 @@ def test_the_example_with_reasoning_gym_runs(capsys):
 @pytest.mark.parametrize("name", SMALLER)
 def test_examples_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code = "\n".join(blocks(DOCS / f"{name}.md"))
+    code = "\n".join(block for block in blocks(DOCS / f"{name}.md") if "import lm_eval" not in block)  # it has a test
     for shown, smaller in SMALLER[name].items():
         assert shown in code
         code = code.replace(shown, smaller)
