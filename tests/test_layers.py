@@ -308,7 +308,16 @@ def test_the_exact_p_is_that_of_scipy(n_first):
     assert exact_p(values, n_first) == pytest.approx(expected)
 
 
+def test_a_family_whose_effects_are_not_finite_is_left_out_with_that_reason():
+    broken = family_curves([3], "knowledge")[0]
+    broken.drop[2, 3] = np.nan
+    found = compare_kinds([*family_curves([7, 8], "reasoning"), broken])
+    assert "1 of 60 items of knowledge 0 have effects that are not finite" in found.families_left_out["knowledge 0"]
+
+
 def test_curves_that_do_not_go_together_make_no_kinds():
+    with pytest.raises(ValueError, match=r"there are curves of the families \[\]"):
+        compare_kinds([])
     first, second = family_curves([3, 4], "reasoning")
     other = dataclasses.replace(second, operator="SAE splice")
     for curves in ([first, first], [first, other]):

@@ -54,6 +54,8 @@ def test_a_plan_is_read_and_changed(folder):
         ({"features": [3]}, r"features is \(3,\); it must be a list of texts"),
         ({"features": []}, "must each have at least one entry"),
         ({"adapter": 3}, "adapter is 3; it must be a text or null"),
+        ({"may_be_silent": "yes"}, "may_be_silent is 'yes'; it must be true or false"),
+        ({"may_be_silent": 1}, "may_be_silent is 1; it must be true or false"),
         ({"operator": "push"}, "operator is 'push'; choose from"),
         ({"unit": "metres"}, "unit is 'metres'; choose from"),
         ({"operator": "scale", "unit": "nats"}, "the factor of scale has no unit"),
@@ -148,6 +150,16 @@ def test_bad_plans_end_in_a_sentence(folder, options, sentence):
     result = sweep(folder, *options)
     assert result.exit_code == 2 and sentence in result.stderr, result.output
     assert "Traceback" not in result.output and result.stderr.count("error:") == 1
+
+
+def test_an_arm_that_never_fires_is_an_error_unless_it_may_be(folder):
+    late = ["--set", "when=steps:90-99"]
+    refused = sweep(folder, *late)
+    assert refused.exit_code == 2 and "never fired" in refused.stderr
+    allowed = sweep(folder, *late, "--set", "may_be_silent=true")
+    assert allowed.exit_code == 0, allowed.output
+    summary = pd.read_parquet(folder / "out" / "summary.parquet")
+    assert list(summary["firings"]) == [0, 0, 0] and list(summary["change"]) == [0.0, 0.0, 0.0]
 
 
 def test_no_plan_at_all_ends_in_a_sentence(folder):

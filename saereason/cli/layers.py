@@ -28,22 +28,11 @@ def layers(
     with plain_errors():
         import sys
 
-        from saereason.layers import (
-            MeanOfBlock,
-            SkipBlock,
-            SkipByGradient,
-            SkipPart,
-            SpliceSAE,
-            family_of,
-            generated_families,
-            plain_family,
-            published_families,
-        )
         from saereason.loading import load_model
         from saereason.progress import steps
         from saereason.runs import Run, claimed
         from saereason.saes import load_saes
-        from saereason.study.lab import FINDING_HEADER, estimate, finding_rows, run_lab, sentences
+        from saereason.study.lab import FINDING_HEADER, battery, estimate, families_of, finding_rows, run_lab, sentences
         from saereason.tasks import load_task
         from saereason.training import plain_texts
 
@@ -57,29 +46,19 @@ def layers(
         lm = load_model(model, adapter=adapter, gguf=gguf)
         loaded = load_saes(saes, device=lm.device) if saes else {}
         texts = [text for text in plain_texts() if lm.fits(text, spare=1)]
-        asked = generated_families(lm, n, seed=seed)
-        if task is not None:
-            asked[0] = family_of(lm, load_task(task))
-        if families == "all":
-            asked += published_families(lm, data or Path(), n, seed=seed)
-        else:
-            asked = asked[:2]
-        asked.append(plain_family(lm, texts[: max(2, n // 4)]))
-        battery = [SkipBlock(), SkipByGradient()]
-        if operators == "all":
-            mean = MeanOfBlock.of(lm, texts[-32:])
-            parts = [SkipPart("attention"), SkipPart("MLP")]
-            battery += [SkipBlock(0.5), SkipBlock(1.5), mean, *parts, *([SpliceSAE()] if loaded else [])]
-        minutes = estimate(lm, asked, battery, loaded) / 60
+        own = load_task(task) if task is not None else None
+        asked = families_of(lm, texts, n, task=own, data=data if families == "all" else None, seed=seed)
+        able = battery(lm, loaded, texts, whole=operators == "all")
         told = ", ".join(f"{family.name} ({len(family.metric)})" for family in asked)
         out.print(f"Families: {told}.", markup=False, highlight=False)
-        out.print(f"{len(battery)} operators: about {minutes:.1f} minutes.", highlight=False)
+        minutes = estimate(lm, asked, able, loaded) / 60
+        out.print(f"{len(able)} operators: about {minutes:.1f} minutes.", highlight=False)
         if dry_run:
             return
         with claimed(folder), steps() as bars:
             run = Run.open(folder)
             run.write_manifest(command=sys.argv, model=lm.hash, families=[family.name for family in asked])
-            lab = run_lab(lm, loaded, asked, battery, run, bars)
+            lab = run_lab(lm, loaded, asked, able, run, bars)
         show_table(FINDING_HEADER, finding_rows(lab), f"{len(asked)} families")
         for sentence in sentences(lab):
             out.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)

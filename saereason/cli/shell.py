@@ -1,6 +1,7 @@
 """What all commands share: the app, options that several take, errors in one sentence, tables."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,9 @@ def plain_errors() -> Iterator[None]:
     from saereason.steering import SilentEditError
 
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("once", message="the SAE at layer")  # steering checks its SAEs again and again
+            yield
     except (ValueError, SilentEditError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         raise typer.Exit(2) from error

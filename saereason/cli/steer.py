@@ -1,5 +1,6 @@
 """Answer with a feature changed, beside the answer without."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
@@ -64,9 +65,12 @@ def steer(
         out.rule("receipt", align="left")
         budget = Divergence.over(lm, [rendered], [written.tokens[0]])
         for edit, fired in zip(edits, steering.receipt.edits, strict=True):
-            moved = float(budget.first(loaded, [edit])[0])
-            told = f", {moved:.3g} nats at the first edited step" if moved == moved else ""
-            out.print(f"{fired}{told}", markup=False, highlight=False)
+            out.print(f"{fired}{_moved(float(budget.first(loaded, [edit])[0]))}", markup=False, highlight=False)
+
+
+def _moved(nats: float) -> str:
+    """By how much an edit moves the next token; nothing where it never fires in the clean answer."""
+    return f", {nats:.3g} nats at the first edited step" if math.isfinite(nats) else ""
 
 
 class Columns:

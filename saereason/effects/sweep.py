@@ -111,6 +111,7 @@ def sweep(
     plain: Sequence[str] = (),
     run: Run | None = None,
     rows_at_once: int = 96,
+    may_be_silent: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sweep:
     """Greedy answers to a trial, clean and under each intervention by itself (a tuple acts together).
@@ -118,14 +119,14 @@ def sweep(
     Arms share batches, each steered in its own rows beside the others, and the prompts' key-value cache where no edit
     visits the prompt. With `plain` texts the damage is measured too. With a run each arm is kept as it is done, and a
     sweep that was stopped goes on. Raises ValueError for an arm that is given twice, and SilentEditError for one that
-    never fired.
+    never fired, unless it `may_be_silent` (its answers are then the clean ones, and its firings 0).
     """
     arms = _named(interventions)
     work = Work(model, saes or {}, trial, tuple(plain), run)
     work.check()
     total, tables, damage = len(arms) * (2 if plain else 1), {}, []
     for group in work.groups(arms, max(1, rows_at_once // len(trial))):
-        tables |= work.write(group, rows_at_once)
+        tables |= work.write(group, rows_at_once, may_be_silent=may_be_silent)
         progress(len(tables), total)
     for name, arm in arms.items():
         damage.append({"arm": name, **(work.damage(arm) if plain else NOT_MEASURED)})
@@ -181,7 +182,7 @@ class Work:
         if waiting:
             yield waiting
 
-    def write(self, arms: Mapping[str, Arm], batch_size: int) -> dict[str, Any]:
+    def write(self, arms: Mapping[str, Arm], batch_size: int, *, may_be_silent: bool) -> dict[str, Any]:
         """The answer table of each arm, all written in one go where they are not in the run."""
         units = {name: self.answers_unit(arm) for name, arm in arms.items()}
         if all(is_done(self.run, unit) for unit in units.values()):
@@ -189,7 +190,7 @@ class Work:
         n = len(self.trial)
         rows = [tuple(range(k * n, (k + 1) * n)) for k in range(len(arms))]
         edits = [_in_rows(edit, these) for these, arm in zip(rows, arms.values(), strict=True) for edit in arm]
-        with steered(self.model, self.saes, *edits) as steering:
+        with steered(self.model, self.saes, *edits, may_be_silent=may_be_silent) as steering:
             written = generate(
                 self.model,
                 self.trial.prompts * len(arms),

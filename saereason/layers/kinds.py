@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 from jaxtyping import Float
 
-from .finding import ENOUGH, VITAL, shares
+from .finding import VITAL, shares, trouble_of
 from .localise import Curve
 
 FEWEST = 4
@@ -45,14 +45,14 @@ class KindFinding:
 
 
 def compare_kinds(
-    curves: Sequence[Curve], *, neutral: Curve | None = None, level: float = 0.05, seed: int = 0
+    curves: Sequence[Curve], *, neutral: Curve | None = None, alpha: float = 0.05, seed: int = 0
 ) -> KindFinding:
     """The difference of the two kinds' mean depth centroids, and how often chance gives as large a one.
 
     p is the share of assignments of the kinds to the families whose difference is at least as large (an exact
-    permutation test, which takes the spread between families of one kind into account). With `neutral`, layers whose
-    change costs that family over `VITAL` nats a token are left out. Raises ValueError for curves of several operators
-    or over different layers, and for a family that is there twice.
+    permutation test, which takes the spread between families of one kind into account); above `alpha` nothing is shown.
+    With `neutral`, layers whose change costs that family over `VITAL` nats a token are left out. Raises ValueError for
+    no curves, curves of several operators or over different layers, and a family that is there twice.
     """
     curves = [curve for curve in curves if curve.kind != "neutral"]
     _check(curves, neutral)
@@ -62,8 +62,8 @@ def compare_kinds(
     left_out: dict[str, str] = {}
     for n, curve in enumerate(curves):
         found = shares(curve, keep=keep, seed=seed + n)
-        if not found.total_in_errors >= ENOUGH:
-            left_out[curve.family] = f"its total effect is under {ENOUGH:g} standard errors"
+        if trouble := trouble_of(curve, keep, found):
+            left_out[curve.family] = trouble
             continue
         values[curve.family] = float(found.value @ curve.depth)
         draws[curve.family] = found.draws @ curve.depth
@@ -78,7 +78,7 @@ def compare_kinds(
         drawn = np.mean([draws[n] for n in sides[0]], axis=0) - np.mean([draws[n] for n in sides[1]], axis=0)
         low, high = map(float, np.nanquantile(drawn, [0.025, 0.975]))
         p = exact_p(np.array([values[name] for name in (*sides[0], *sides[1])]), len(sides[0]), seed=seed)
-    said = _statement([len(side) for side in sides], difference, (low, high), p, level, curves[0].operator)
+    said = _statement([len(side) for side in sides], difference, (low, high), p, alpha, curves[0].operator)
     return KindFinding(said, curves[0].operator, centroids, kinds, difference, low, high, p, layers_left_out, left_out)
 
 
@@ -103,7 +103,7 @@ def exact_p(values: Float[np.ndarray, "family"], n_first: int, *, seed: int = 0)
 def _check(curves: Sequence[Curve], neutral: Curve | None) -> None:
     operators = sorted({curve.operator for curve in (*curves, *([neutral] if neutral else []))})
     names = [curve.family for curve in curves]
-    if len(operators) != 1 or len(set(names)) < len(names):
+    if not names or len(operators) != 1 or len(set(names)) < len(names):
         raise ValueError(
             f"there are curves of the families {names} under {operators}; give each family once, under one operator."
         )
@@ -113,7 +113,7 @@ def _check(curves: Sequence[Curve], neutral: Curve | None) -> None:
 
 
 def _statement(
-    counts: Sequence[int], difference: float, interval: tuple[float, float], p: float, level: float, operator: str
+    counts: Sequence[int], difference: float, interval: tuple[float, float], p: float, alpha: float, operator: str
 ) -> str:
     told = f"{counts[0]} reasoning and {counts[1]} knowledge families"
     if min(counts) < FEWEST:
@@ -124,7 +124,7 @@ def _statement(
         f"difference of mean depth centroids {difference:+.3f} [{interval[0]:+.3f}, {interval[1]:+.3f}] for these "
         f"families, exact permutation p = {p:.3f}, {told}"
     )
-    if p > level:
+    if p > alpha:
         return f"Reasoning and knowledge are not shown to differ in depth under {operator} ({figures})."
     where = "deeper" if difference > 0 else "shallower"
     return f"Reasoning depends on {where} layers than knowledge under {operator} ({figures})."

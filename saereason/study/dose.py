@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from saereason.effects import Sweep, Trial, sweep, sweep_units
+from saereason.effects.sweep import CLEAN
 from saereason.generate import generate
 from saereason.model import Model
 from saereason.plots import plot_dose
@@ -71,6 +72,7 @@ class Planned:
                 plain=self.plan.texts(self.model),
                 run=run,
                 rows_at_once=self.plan.rows_at_once,
+                may_be_silent=self.plan.may_be_silent,
                 progress=show,
             )
         write_table(run.folder / "summary.parquet", found.summary())
@@ -117,8 +119,8 @@ def summary_rows(found: Sweep) -> list[tuple[Any, ...]]:
         change = Estimate(row.change, row.change_low, row.change_high)
         shares = (f"{share:.2f}" for share in (row.unparsable, row.truncated, row.looping))
         damage = (f"{value:.4g}" if value == value else "" for value in (row.perplexity, row.kl))
-        size = f"{row.relative_size:.3f}" if row.firings else ""
-        told = str(change) if row.firings else ""
+        size = "" if row.arm == CLEAN else f"{row.relative_size:.3f}"
+        told = "" if row.arm == CLEAN else str(change)
         rows.append((row.arm, str(accuracy), told, *shares, f"{row.tokens:.1f}", *damage, size))
     return rows
 
@@ -133,7 +135,7 @@ def short_rows(found: Sweep) -> list[tuple[Any, ...]]:
 
 def opening_rows(model: Model, found: Sweep, arm: str) -> list[tuple[Any, ...]]:
     """The most frequent first tokens, clean beside one arm."""
-    sides = [found.first_tokens(name, OPENINGS) for name in ("clean", arm)]
+    sides = [found.first_tokens(name, OPENINGS) for name in (CLEAN, arm)]
     length = max(map(len, sides))
     told = [[(repr(model.decode([t])) if t >= 0 else "(empty)", n) for t, n in side] for side in sides]
     padded = [side + [("", None)] * (length - len(side)) for side in told]

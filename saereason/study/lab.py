@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -13,13 +14,22 @@ from saereason.layers import (
     Family,
     Finding,
     KindFinding,
+    MeanOfBlock,
     Operator,
+    SkipBlock,
     SkipByGradient,
+    SkipPart,
+    SpliceSAE,
     answer_depths,
     compare_depth,
     compare_kinds,
+    family_of,
+    generated_families,
     localise,
+    plain_family,
+    published_families,
 )
+from saereason.layers.families import fitting
 from saereason.metrics import log_probs
 from saereason.model import Model
 from saereason.plots import plot_centroids, plot_layers, plot_operators, plot_share_difference
@@ -28,6 +38,10 @@ from saereason.report import Figure, Page, Section, Table, Text, write_report
 from saereason.runs import Run, write_table
 from saereason.saes import SAE
 from saereason.stats import mean_interval
+from saereason.tasks import Task
+
+MEAN_TEXTS = 32
+"""Plain texts that the mean contribution of a block is of."""
 
 GRADIENT_PASSES = 4.0
 """Forward passes that a pass forward and back takes, about."""
@@ -47,6 +61,30 @@ class Lab:
 
     def of(self, operator: str) -> list[Curve]:
         return [curve for curve in self.curves if curve.operator == operator]
+
+
+def battery(model: Model, saes: Mapping[int, SAE], texts: Sequence[str], *, whole: bool) -> list[Operator]:
+    """Skipping each block, and its gradient; whole, every other operator too, with means over some of the texts."""
+    found: list[Operator] = [SkipBlock(), SkipByGradient()]
+    if whole:
+        mean = MeanOfBlock.of(model, texts[-MEAN_TEXTS:])
+        found += [SkipBlock(0.5), SkipBlock(1.5), mean, SkipPart("attention"), SkipPart("MLP")]
+        found += [SpliceSAE()] if saes else []
+    return found
+
+
+def families_of(
+    model: Model, texts: Sequence[str], n: int, *, task: Task | None = None, data: Path | None = None, seed: int = 0
+) -> list[Family]:
+    """Word problems (or a task of one's own), capitals and plain text; with a folder of data, the published ones too.
+
+    `n` items of each, and a quarter as many plain texts.
+    """
+    reasoning, *facts = generated_families(model, n, seed=seed)
+    first = reasoning if task is None else family_of(model, fitting(model, task).take(n))
+    more = published_families(model, data, n, seed=seed) if data is not None else []
+    plain = plain_family(model, texts[: max(2, n // 4)])
+    return [first, *(facts if more else facts[:1]), *more, plain]
 
 
 def estimate(model: Model, families: Sequence[Family], operators: Sequence[Operator], saes: Mapping[int, SAE]) -> float:

@@ -89,6 +89,10 @@ class Plan:
     """Plain English texts for the damage; 0 for none."""
 
     rows_at_once: int = 96
+
+    may_be_silent: bool = False
+    """Whether an arm may never fire, as one at a step that no answer reaches."""
+
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -143,7 +147,7 @@ class Plan:
             raise ValueError(f"the plan has no {' and no '.join(missing)}; give lists of them.")
         values = {name: _as(fields[name], value) for name, value in settings.items()}
         for name, value in values.items():
-            if not is_bearable(value, fields[name]) or isinstance(value, bool):
+            if not is_bearable(value, fields[name]) or isinstance(value, bool) != (fields[name] is bool):
                 raise ValueError(f"{name} is {value!r}; it must be {_kind(fields[name])}.")
         return cls(**values)
 
@@ -231,5 +235,10 @@ def _as(hint: Any, value: Any) -> Any:
 
 
 def _kind(hint: Any) -> str:
-    told = {tuple[str, ...]: "a list of texts", tuple[float, ...]: "a list of numbers", int: "a whole number"}
+    told = {
+        tuple[str, ...]: "a list of texts",
+        tuple[float, ...]: "a list of numbers",
+        int: "a whole number",
+        bool: "true or false",
+    }
     return told.get(hint, "a text" if hint is str else "a text or null")
