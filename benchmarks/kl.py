@@ -98,7 +98,7 @@ def main() -> None:
         "secant_held_out": max(factor(row.secant_held_out) for row in rows),
         "asc_median": median(row.asc for row in rows),
     }
-    print(json.dumps({name: round(value, 3) for name, value in found.items()} | {"states": [n, n]}))
+    print(json.dumps({name: float(f"{value:.4g}") for name, value in found.items()} | {"states": [n, n]}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What all commands share: the app, options that several take, errors in one sentence, tables."""
 
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,9 +35,7 @@ def plain_errors() -> Iterator[None]:
     from saereason.steering import SilentEditError
 
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("once", message="the SAE at layer")  # steering checks its SAEs again and again
-            yield
+        yield
     except (ValueError, SilentEditError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         raise typer.Exit(2) from error
