@@ -65,6 +65,11 @@ def test_the_heat_map_is_reasoning_less_knowledge(lab):
     assert values.shape == (2, 12)
     np.testing.assert_allclose(values.sum(axis=1), 0, atol=1e-9)  # shares sum to one
     assert values[0, 8] > 0.05 and values[0, 3] < -0.05 and np.abs(values[1]).max() < 0.05
+    none = [dataclasses.replace(one, operator="noise", drop=one.drop * 0) for one in family_curves()]
+    with_noise = plot_operators([*lab.curves, *none])
+    assert np.isnan(
+        np.array(with_noise.data[0].z, dtype=float)[2]
+    ).all() and "both kinds to share out: noise" in with_noise.layout.title.text.replace("<br>", " ")
     with pytest.raises(ValueError, match="give curves of both kinds"):
         plot_operators([one for one in lab.curves if one.kind == "reasoning"])
 

@@ -80,7 +80,7 @@ def compare_depth(
     a, b = shares(first, keep=keep, seed=seed), shares(second, keep=keep, seed=seed + 1)
     names, counts = (first.family, second.family), (len(first.drop), len(second.drop))
     left_out = tuple(layer for layer, kept in zip(first.layers, keep, strict=True) if not kept)
-    troubles = [trouble for curve, s in ((first, a), (second, b)) if (trouble := trouble_of(curve, keep, s))]
+    troubles = [trouble for curve, s in ((first, a), (second, b)) if (trouble := trouble_of(curve, s, keep))]
     if troubles:
         nan, said = float("nan"), f"Inconclusive: {'; '.join(troubles)}."
         return Finding(said, names, counts, (nan, nan), nan, nan, nan, left_out)
@@ -113,8 +113,9 @@ def _check(first: Curve, *others: Curve) -> None:
             )
 
 
-def trouble_of(curve: Curve, keep: Bool[np.ndarray, "layer"], found: Shares) -> str | None:
-    """Why a curve has no shares to speak of, if so."""
+def trouble_of(curve: Curve, found: Shares, keep: Bool[np.ndarray, "layer"] | None = None) -> str | None:
+    """Why a curve has no shares to speak of at the kept layers, if so."""
+    keep = np.ones(len(curve.layers), dtype=bool) if keep is None else keep
     bad = int((~np.isfinite(curve.drop[:, keep])).any(axis=1).sum())
     if bad:
         return f"{bad} of {len(curve.drop)} items of {curve.family} have effects that are not finite"

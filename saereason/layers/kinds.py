@@ -37,7 +37,7 @@ class KindFinding:
     """95% interval over items of these very families; it does not speak of others."""
 
     p: float
-    """Two-sided, by every assignment of the two kinds to the families."""
+    """Two-sided, by every assignment of the two kinds to the families; NaN with fewer than four of a kind."""
 
     layers_left_out: tuple[int, ...]
     families_left_out: Mapping[str, str]
@@ -62,7 +62,7 @@ def compare_kinds(
     left_out: dict[str, str] = {}
     for n, curve in enumerate(curves):
         found = shares(curve, keep=keep, seed=seed + n)
-        if trouble := trouble_of(curve, keep, found):
+        if trouble := trouble_of(curve, found, keep):
             left_out[curve.family] = trouble
             continue
         values[curve.family] = float(found.value @ curve.depth)
@@ -77,6 +77,7 @@ def compare_kinds(
         difference = float(np.mean([values[n] for n in sides[0]]) - np.mean([values[n] for n in sides[1]]))
         drawn = np.mean([draws[n] for n in sides[0]], axis=0) - np.mean([draws[n] for n in sides[1]], axis=0)
         low, high = map(float, np.nanquantile(drawn, [0.025, 0.975]))
+    if min(map(len, sides)) >= FEWEST:
         p = exact_p(np.array([values[name] for name in (*sides[0], *sides[1])]), len(sides[0]), seed=seed)
     said = _statement([len(side) for side in sides], difference, (low, high), p, alpha, curves[0].operator)
     return KindFinding(said, curves[0].operator, centroids, kinds, difference, low, high, p, layers_left_out, left_out)

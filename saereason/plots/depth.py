@@ -7,6 +7,7 @@ from plotly.graph_objects import Figure, Heatmap, Scatter
 from plotly.subplots import make_subplots
 
 from saereason.layers import Curve, KindFinding, shares
+from saereason.layers.finding import trouble_of
 
 from .look import BLUE, VERMILLION, bars, by_layer, framed, label, wrapped
 
@@ -22,7 +23,7 @@ def plot_centroids(findings: Sequence[KindFinding]) -> Figure:
     shown = [finding for finding in findings if finding.centroids]
     if not shown:
         raise ValueError("no finding has a family with an effect to share out; there is nothing to plot.")
-    titles = [f"{f.operator}: p = {f.p:.3f}" if np.isfinite(f.p) else f"{f.operator}: one kind only" for f in shown]
+    titles = [f"{f.operator}: p = {f.p:.3f}" if np.isfinite(f.p) else f"{f.operator}: too few families" for f in shown]
     figure = make_subplots(
         rows=len(shown), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(shown), subplot_titles=titles
     )
@@ -49,20 +50,18 @@ def plot_centroids(findings: Sequence[KindFinding]) -> Figure:
 def plot_operators(curves: Sequence[Curve]) -> Figure:
     """Operator × layer for reasoning less knowledge: mean signed share of the families of a kind.
 
-    Raises ValueError unless some operator has families of both kinds.
+    Families without a total effect have no shares to speak of and are left out; an operator without families of both
+    kinds is left blank. Raises ValueError without curves of both kinds.
     """
+    if not {"reasoning", "knowledge"} <= {curve.kind for curve in curves}:
+        raise ValueError("there are no curves of reasoning and of knowledge; give curves of both kinds.")
     rows: dict[str, np.ndarray] = {}
     layers = sorted({layer for curve in curves for layer in curve.layers})
+    able = [curve for curve in curves if not trouble_of(curve, shares(curve))]
     for operator in dict.fromkeys(curve.operator for curve in curves):
-        sides = []
-        for kind in LOOKS:
-            of = [curve for curve in curves if curve.operator == operator and curve.kind == kind]
-            found = [_on(layers, curve) for curve in of]
-            sides.append(_mean(np.stack(found)) if found else None)
-        if sides[0] is not None and sides[1] is not None:
-            rows[operator] = sides[0] - sides[1]
-    if not rows:
-        raise ValueError("no operator has curves of reasoning and of knowledge; give curves of both kinds.")
+        sides = [[_on(layers, c) for c in able if (c.operator, c.kind) == (operator, kind)] for kind in LOOKS]
+        means = [_mean(np.stack(side)) if side else np.full(len(layers), np.nan) for side in sides]
+        rows[operator] = means[0] - means[1]
     values = np.stack(list(rows.values()))
     most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     heat = Heatmap(z=values.tolist(), x=layers, y=[wrapped(name, 22) for name in rows], zmin=-most, zmax=most)
@@ -72,6 +71,8 @@ def plot_operators(curves: Sequence[Curve]) -> Figure:
     by_layer(figure, layers)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     said = "Difference of mean signed shares of the total effect. Blue: more of reasoning's; red: more of knowledge's."
+    if blank := [operator for operator, row in rows.items() if not np.isfinite(row).any()]:
+        said += f" Without an effect of both kinds to share out: {', '.join(blank)}."
     return framed(figure, "Reasoning less knowledge, by operator", said, height=150 + 42 * len(rows))
 
 
