@@ -13,11 +13,14 @@ import pytest
 import torch
 from conftest import tiny_model
 from huggingface_hub.errors import LocalEntryNotFoundError
+from pandas import read_parquet
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from saereason import Examples, Feature, add_max_t, fetch_saes, hooks, load_saes, save_saes, search
+from saereason.cli import app
 from saereason.model import pad
-from saereason.saes import check_saes, feature_acts
+from saereason.saes import check_saes, feature_acts, saes_of
 
 D_MODEL, D_SAE = 32, 64
 ON, OFF = [f"{n} and {n + 1}? Think." for n in range(8)], [f"{n} and {n + 1}? Say it." for n in range(8)]
@@ -133,6 +136,31 @@ def test_a_release_is_searched(hub, tmp_path, release):
     assert (np.abs(table["difference"]) > 0.01).sum() > 5
     adjusted = add_max_t(table, tmp_path / "block", n_permutations=99)["p_max_t"]
     assert ((adjusted >= 0.01) & (adjusted <= 1)).all() and adjusted.min() < 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", [GEMMA, LLAMA_SCOPE], ids=lambda release: release[0])
+def test_one_command_searches_a_release_and_challenges_what_it_finds(hub, tmp_path, release):
+    put(hub, release)
+    model = model_of(release)
+    model.hf.save_pretrained(tmp_path / "model")
+    model.tokenizer.save_pretrained(tmp_path / "model")
+    named, out = f"hub:{release[0]}:{release[1]}", tmp_path / "out"
+    options = ["--model", str(tmp_path / "model"), "--saes", named, "--top", "1", "--out", str(out)]
+    result = CliRunner().invoke(app, ["challenge", "step-words", *options])
+    assert result.exit_code == 0, result.output
+    verdicts = read_parquet(out / "verdicts.parquet")
+    assert (verdicts.groupby("feature").size() == 8).all() and set(verdicts["feature"]) <= {
+        str(Feature(LAYERS[release], index)) for index in range(D_SAE)
+    }
+    assert len(read_parquet(out / "proposals.parquet")) == D_SAE
+    assert "who stands on the ladder?" in (out / "report.html").read_text(encoding="utf8")
+
+
+@pytest.mark.parametrize("name", ["hub:", "hub:gemma-scope-2b-pt-res", "hub::layer_20", "hub:gemma-scope-2b-pt-res: ,"])
+def test_a_hub_name_without_a_release_or_an_id_is_refused(name):
+    with pytest.raises(ValueError, match="name a release and its SAEs, such as hub:gemma-scope"):
+        saes_of(name)
 
 
 def test_a_release_is_kept_and_loaded_again(hub, tmp_path):

@@ -8,6 +8,8 @@ from saereason.model import Model
 from saereason.training import plain_texts
 
 N_SENTENCES, N_WORDS = 4, 4
+SPARE = 64
+"""Tokens of the context that a paragraph leaves free, for what controls put in."""
 
 
 def step_words(model: Model, *, n_discovery: int = 60, n_confirmation: int = 60, n_plain: int = 100) -> Behaviour:
@@ -15,10 +17,11 @@ def step_words(model: Model, *, n_discovery: int = 60, n_confirmation: int = 60,
 
     The claim that a feature for this stands for stepwise reasoning must fall to its own tokens.
     """
-    texts = list(dict.fromkeys(". ".join(text.split(". ")[:N_SENTENCES]) for text in plain_texts()))
+    short = dict.fromkeys(". ".join(text.split(". ")[:N_SENTENCES]) for text in plain_texts())
+    texts = [text for text in short if model.fits(text, spare=SPARE)]
     needed = n_discovery + n_confirmation + n_plain
     if len(texts) < needed:
-        raise ValueError(f"{needed} paragraphs are needed and there are {len(texts)}; ask for fewer.")
+        raise ValueError(f"{needed} paragraphs are needed and {len(texts)} fit the context; ask for fewer.")
     discovery, rest = texts[:n_discovery], texts[n_discovery:]
     return Behaviour(
         name="stepwise reasoning",

@@ -18,7 +18,7 @@ def layers(
     data: Annotated[
         Path | None, typer.Option(help="A folder with published benchmarks in their public formats, for `all`.")
     ] = None,
-    saes: Annotated[Path | None, typer.Option(help="SAEs to splice in, for `all`.")] = None,
+    saes: Annotated[str | None, typer.Option(help="SAEs, named as elsewhere, to splice in for `all`.")] = None,
     n: Annotated[int, typer.Option(help="Items of a family.")] = 200,
     dry_run: Annotated[bool, typer.Option(help="Print how long it might take, and stop.")] = False,
     folder: Out = Path("runs/layers"),
@@ -31,7 +31,7 @@ def layers(
         from saereason.loading import load_model
         from saereason.progress import steps
         from saereason.runs import Run, claimed
-        from saereason.saes import load_saes
+        from saereason.saes import saes_of
         from saereason.study.lab import FINDING_HEADER, battery, estimate, families_of, finding_rows, run_lab, sentences
         from saereason.tasks import load_task
         from saereason.training import plain_texts
@@ -44,7 +44,7 @@ def layers(
         if n < 2:
             raise ValueError(f"n is {n}; a family has at least 2 items.")
         lm = load_model(model, adapter=adapter, gguf=gguf)
-        loaded = load_saes(saes, device=lm.device) if saes else {}
+        loaded = saes_of(saes, device=lm.device) if saes else {}
         texts = [text for text in plain_texts() if lm.fits(text, spare=1)]
         own = load_task(task) if task is not None else None
         asked = families_of(lm, texts, n, task=own, data=data if families == "all" else None, seed=seed)

@@ -21,10 +21,10 @@ def check(
     with plain_errors():
         from saereason.loading import load_model
         from saereason.preflight import preflight
-        from saereason.saes import load_saes
+        from saereason.saes import saes_of
 
         lm = load_model(model, adapter=adapter, gguf=gguf)
-        loaded = load_saes(saes, device=lm.device)
+        loaded = saes_of(saes, device=lm.device)
         fits = preflight(lm, loaded, strict=False)
         figures = ("explained_variance", "l0", "mean_norm")
         header = ("layer", "fits", *(f"{name}, here / card" for name in ("explained variance", "L0", "mean norm")))
@@ -64,9 +64,9 @@ def publish(
         from saereason.loading import load_model
         from saereason.publish import publishable
         from saereason.publish import push as upload
-        from saereason.saes import load_saes
+        from saereason.saes import saes_of
 
-        loaded, qualities = load_saes(saes), []
+        loaded, qualities = saes_of(saes), []
         if model is not None:
             qualities = evaluated(load_model(model, adapter=adapter, device="cpu"), loaded, None)
         said: Any = {"data": data, "licence": licence, "base_model": base_model, "base_licence": base_licence}

@@ -25,14 +25,14 @@ def search(
         from saereason.examples import Examples
         from saereason.loading import load_model
         from saereason.progress import steps
-        from saereason.saes import load_saes
+        from saereason.saes import saes_of
         from saereason.search import search as score
         from saereason.tasks import discovery_task
 
         if folder is not None and folder.is_dir():
             raise ValueError(f"{folder} is a folder; give the name of a Parquet file.")
         lm = load_model(model, adapter=adapter, gguf=gguf)
-        loaded = load_saes(saes, device=lm.device)
+        loaded = saes_of(saes, device=lm.device)
         problems = discovery_task(task, n=n, direct=direct, cot=cot)
         pairs = Examples.pair(lm, problems.prompts(lm, problems.cot), problems.prompts(lm, problems.direct))
         with steps() as bars, bars.step("search all features") as show:
@@ -47,13 +47,13 @@ def search(
 
 def challenge(
     behaviour: Annotated[str, typer.Argument(help="cot-mode or step-words.")],
-    saes: Saes = Path("smollm2-135m"),
+    saes: Saes = "smollm2-135m",
     layers: Layers | None = None,
     model: ModelName = "smollm2-135m",
     gguf: Gguf = None,
     adapter: Adapter = None,
-    others: Annotated[list[Path] | None, typer.Option(help="SAEs of another seed; may be given again.")] = None,
-    frozen: Annotated[Path | None, typer.Option(help="SAEs whose decoder was never trained.")] = None,
+    others: Annotated[list[str] | None, typer.Option(help="SAEs of another seed; may be given again.")] = None,
+    frozen: Annotated[str | None, typer.Option(help="SAEs whose decoder was never trained.")] = None,
     top: Annotated[int, typer.Option(help="Features that each score proposes.")] = 3,
     n: Annotated[int, typer.Option(help="Prompts to confirm on.")] = 100,
     draws: Annotated[int, typer.Option(help="Random controls of each kind.")] = 10,
@@ -68,19 +68,19 @@ def challenge(
         from saereason.loading import load_model
         from saereason.progress import steps
         from saereason.runs import Run, claimed
-        from saereason.saes import load_saes
+        from saereason.saes import saes_of
         from saereason.study import run_study
 
         if behaviour not in ("cot-mode", "step-words"):
             raise ValueError(f"no behaviour {behaviour!r}; there are cot-mode and step-words.")
         lm = load_model(model, adapter=adapter, gguf=gguf)
-        loaded = load_saes(saes, device=lm.device)
+        loaded = saes_of(saes, device=lm.device)
         wanted = numbers(layers, "layers") if layers else tuple(loaded)
         missing = [layer for layer in wanted if layer not in loaded]
         if missing:
             raise ValueError(f"no SAE at layer {missing[0]}; {saes} has layers {sorted(loaded)}.")
         chosen = {layer: loaded[layer] for layer in wanted}
-        rivals = Rivals(tuple(load_saes(path) for path in others or ()), load_saes(frozen) if frozen else None)
+        rivals = Rivals(tuple(saes_of(path) for path in others or ()), saes_of(frozen) if frozen else None)
         with claimed(folder), steps() as bars:
             made = (
                 cot_mode(lm, n_confirmation=n, max_new_tokens=tokens, seed=seed)

@@ -24,7 +24,7 @@ Data = Annotated[
     ),
 ]
 Layers = Annotated[str, typer.Option(help="Layers, such as 10,14,18.")]
-Saes = Annotated[Path, typer.Option(help="Folder of SAEs, such as runs/demo/saes.")]
+Saes = Annotated[str, typer.Option(help="Folder of SAEs, smollm2-135m, or hub:RELEASE:ID,ID of a release.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 TaskFile = Annotated[Path | None, typer.Option("--task", help="JSON lines with question and answer.")]
 

@@ -42,7 +42,7 @@ def steer(
         from saereason.generate import generate
         from saereason.loading import load_model
         from saereason.plots import visible
-        from saereason.saes import load_saes
+        from saereason.saes import saes_of
         from saereason.steering import Add, Clamp, Divergence, Scale, parse_when, per_row, steered
 
         kinds: dict[Callable[..., Any], float | None] = {Add: add, Clamp: clamp, Scale: scale}
@@ -52,7 +52,7 @@ def steer(
         [(kind, size)] = given.items()
         edits = [kind(Feature.parse(name), size, parse_when(when)) for name in feature]
         lm = load_model(model, adapter=adapter, gguf=gguf)
-        loaded = load_saes(saes, device=lm.device)
+        loaded = saes_of(saes, device=lm.device)
         rendered = lm.render(prompt, system, False if raw else None)
         names = ["clean", *map(str, edits)]
         show = Columns(lm, names)

@@ -23,7 +23,7 @@ def sweep(
 
         from saereason.progress import steps
         from saereason.runs import Run, claimed
-        from saereason.saes import load_saes
+        from saereason.saes import saes_of
         from saereason.study import Plan, Planned
         from saereason.study.dose import SHORT_HEADER, short_rows
 
@@ -31,7 +31,7 @@ def sweep(
             raise ValueError(f"no file {plan}; give a YAML file with features and sizes.")
         wanted = Plan.read(plan, changes or ())
         model = wanted.load_model()
-        planned = Planned.of(wanted, model, load_saes(wanted.saes, device=model.device))
+        planned = Planned.of(wanted, model, saes_of(wanted.saes, device=model.device))
         run = Run.open(folder) if folder.exists() or not dry_run else None
         if dry_run:
             units = planned.units(run)

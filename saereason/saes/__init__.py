@@ -2,7 +2,7 @@
 
 from .active import Active, Encoder
 from .disk import check_folder, load_saes, save_saes
-from .fetch import fetch_saes
+from .fetch import fetch_saes, saes_of
 from .pack import save_pack
 from .sae import (
     SAE,
@@ -36,6 +36,7 @@ __all__ = [
     "load_saes",
     "sae_at",
     "sae_hash",
+    "saes_of",
     "save_pack",
     "save_saes",
     "unit_of",

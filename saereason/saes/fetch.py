@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
-from .disk import ready
+from .disk import load_saes, ready
 from .sae import SAE, layer_of
+
+HUB = "hub:"
+"""Begins the names of SAEs that are to be had from the Hugging Face hub."""
 
 
 def fetch_saes(release: str, sae_ids: str | Sequence[str], *, device: str | torch.device = "cpu") -> dict[int, SAE]:
@@ -29,6 +32,23 @@ def fetch_saes(release: str, sae_ids: str | Sequence[str], *, device: str | torc
             raise ValueError(f"{sae_id} of {release} is a second SAE of layer {layer}; ask for one a layer.")
         saes[layer] = sae
     return dict(sorted(saes.items()))
+
+
+def saes_of(name: str, *, device: str | torch.device = "cpu") -> dict[int, SAE]:
+    """SAEs as a command line or a plan names them: a folder or a pack, or `hub:RELEASE:ID,ID` for `fetch_saes`.
+
+    Raises ValueError as the two do, and for a hub name without a release or an id.
+    """
+    if not name.startswith(HUB):
+        return load_saes(name, device=device)
+    release, _, ids = name.removeprefix(HUB).partition(":")
+    wanted = [part.strip() for part in ids.split(",") if part.strip()]
+    if not release or not wanted:
+        raise ValueError(
+            f"the SAEs are {name!r}; name a release and its SAEs, such as "
+            "hub:gemma-scope-2b-pt-res:layer_12/width_16k/average_l0_82,layer_20/width_16k/average_l0_71."
+        )
+    return fetch_saes(release, wanted, device=device)
 
 
 def _check_names(release: str, ids: Sequence[str]) -> None:
