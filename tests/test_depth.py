@@ -11,7 +11,8 @@ import saereason as sr
 from saereason.layers import Curve, adjusted, compare_depth, fast_slow, matched, take
 from saereason.layers.lens import unembedded
 from saereason.layers.matching import COVARIATES, covariates
-from saereason.layers.similarity import last_states, similarities
+from saereason.layers.similarity import similarities
+from saereason.layers.states import last_states
 from saereason.metrics import LogProb, Scored
 from saereason.stats import linear_cka
 
@@ -162,7 +163,10 @@ def test_cka_is_its_definition_and_knows_neither_rotation_nor_scale():
 
 
 def test_states_are_those_of_each_prompt_by_itself(any_model):
-    found, plain = last_states(any_model, PROMPTS, batch_size=3), copy.deepcopy(any_model.hf)
+    found, plain = (
+        last_states(any_model, [any_model.encode(p) for p in PROMPTS], batch_size=3),
+        copy.deepcopy(any_model.hf),
+    )
     for n, prompt in enumerate(PROMPTS):
         tokens = torch.tensor([any_model.encode(prompt)])
         hidden = plain(tokens, output_hidden_states=True).hidden_states

@@ -14,7 +14,7 @@ from saereason.cli import app
 from saereason.layers import AnswerDepths, SkipBlock, graded
 from saereason.plots import plot_centroids, plot_operators
 from saereason.saes import save_saes
-from saereason.study.lab import conclude, page, sentences
+from saereason.study.lab import Subject, conclude, page, sentences
 from saereason.tasks import confirmation_task
 
 
@@ -40,12 +40,27 @@ def test_each_operator_has_a_finding_on_kinds_and_on_a_pair(lab):
     assert lab.kinds["skip block"].statement.startswith("Reasoning depends on deeper layers")
     assert "not shown to differ" in lab.kinds["SAE splice"].statement
     assert lab.kinds["skip block"].layers_left_out == (0,) == lab.pairs["skip block"].layers_left_out
-    assert len(sentences(lab)) == 4
+    assert len(sentences(lab)) == 5
+    assert lab.verdict == (
+        "For reasoning in higher layers: 1 of 2 operators place it deeper than knowledge (skip block), and none the "
+        "other way round."
+    )
+
+
+def test_operators_together_may_say_against_disagree_or_nothing():
+    ways = {"skip block": -4.0, "SAE splice": 0.0}
+    against = conclude([one for name, gap in ways.items() for one in family_curves(name, gap)], [])
+    assert against.verdict.startswith("Against reasoning in higher layers: 1 of 2 operators place it shallower")
+    both = conclude([*family_curves("skip block", 4.0), *family_curves("SAE splice", -4.0)], [])
+    assert both.verdict.startswith("Operators disagree") and "SAE splice shallower, of 2." in both.verdict
+    nothing = conclude(family_curves(gap=0.0), [])
+    assert nothing.verdict.startswith("Inconclusive: none of 1 operators") and "(1 could)" in nothing.verdict
+    assert against.all_layers["skip block"].layers_left_out == ()
 
 
 def test_the_page_tells_what_was_found(lab, model):
     told = page(model, lab)
-    assert told.lead == lab.kinds["skip block"].statement
+    assert told.lead == lab.verdict
     titles = [section.title for section in told.sections]
     assert titles[:2] == ["What each operator says", "Depth of every family"]
     assert "Operators side by side" in titles and "Where the answer can be read" in titles
@@ -113,7 +128,11 @@ def test_the_command_tells_how_long_and_then_what(folder):
     assert "- skip block: " in result.output and "Inconclusive about kinds" in result.output
     curves = pd.read_parquet(folder / "out" / "curves.parquet")
     assert set(curves["operator"]) >= {"skip block", "skip attention", "mean of block", "SAE splice"}
-    assert len(curves) == (12 + 12 + 3) * (7 * 4 + 1)
+    battery = curves[~curves["operator"].str.contains("features|graded|patching")]
+    assert len(battery) == (12 + 12 + 3) * (7 * 4 + 1)
+    assert {"with candidate features, beyond matched", "skip block, graded answers"} <= set(curves["operator"])
+    there = {path.name for path in (folder / "out").glob("*.parquet")}
+    assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet"}
     assert "What each operator says" in (folder / "out" / "report.html").read_text(encoding="utf8")
 
 
@@ -135,6 +154,6 @@ def test_a_curve_of_no_kind_makes_no_lab(model, tmp_path):
     from saereason.progress import steps
     from saereason.study import run_lab
 
-    plain = sr.plain_family(model, ["x" * 40, "y" * 50])
+    plain = Subject(sr.plain_family(model, ["x" * 40, "y" * 50]), None)
     with steps() as bars, pytest.raises(ValueError, match="there is no reasoning family"):
         run_lab(model, None, [plain], [SkipBlock()], sr.Run.open(tmp_path), bars)

@@ -28,7 +28,7 @@ from saereason import (
     family_of,
     localise,
     plain_family,
-    published_families,
+    published_tasks,
 )
 from saereason.layers import share_difference, shares
 from saereason.layers.families import SOURCES
@@ -245,7 +245,7 @@ def test_published_families_are_of_both_kinds(model):
     data = Path(__file__).parents[2] / "shared" / "data"
     if not data.is_dir():
         pytest.skip(f"no benchmark data at {data}")
-    found = published_families(model, data, 6)
+    found = [family_of(model, task) for task in published_tasks(model, data, 6)]
     kinds, names = [family.kind for family in found], [source.name for source in SOURCES]
     assert [family.name for family in found] == [name for name in names if name in {family.name for family in found}]
     assert kinds.count("reasoning") >= 4 and kinds.count("knowledge") >= 4  # some do not fit a context of 512 letters

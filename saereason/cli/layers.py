@@ -32,7 +32,7 @@ def layers(
         from saereason.progress import steps
         from saereason.runs import Run, claimed
         from saereason.saes import saes_of
-        from saereason.study.lab import FINDING_HEADER, battery, estimate, families_of, finding_rows, run_lab, sentences
+        from saereason.study import lab
         from saereason.tasks import load_task
         from saereason.training import plain_texts
 
@@ -47,19 +47,21 @@ def layers(
         loaded = saes_of(saes, device=lm.device) if saes else {}
         texts = [text for text in plain_texts() if lm.fits(text, spare=1)]
         own = load_task(task) if task is not None else None
-        asked = families_of(lm, texts, n, task=own, data=data if families == "all" else None, seed=seed)
-        able = battery(lm, loaded, texts, whole=operators == "all")
-        told = ", ".join(f"{family.name} ({len(family.metric)})" for family in asked)
+        asked = lab.subjects_of(lm, texts, n, task=own, data=data if families == "all" else None, seed=seed)
+        able, sizes = lab.battery(lm, loaded, texts, whole=operators == "all"), None
+        if operators == "all":
+            able, sizes = [*able, *lab.feature_operators(lm, loaded, texts, seed=seed)], lab.Sizes()
+        told = ", ".join(f"{subject.name} ({len(subject.family.metric)})" for subject in asked)
         out.print(f"Families: {told}.", markup=False, highlight=False)
-        minutes = estimate(lm, asked, able, loaded) / 60
+        minutes = lab.estimate(lm, loaded, asked, able, sizes) / 60
         out.print(f"{len(able)} operators: about {minutes:.1f} minutes.", highlight=False)
         if dry_run:
             return
         with claimed(folder), steps() as bars:
             run = Run.open(folder)
-            run.write_manifest(command=sys.argv, model=lm.hash, families=[family.name for family in asked])
-            lab = run_lab(lm, loaded, asked, able, run, bars)
-        show_table(FINDING_HEADER, finding_rows(lab), f"{len(asked)} families")
-        for sentence in sentences(lab):
+            run.write_manifest(command=sys.argv, model=lm.hash, families=[subject.name for subject in asked])
+            found = lab.run_lab(lm, loaded, asked, able, run, bars, sizes)
+        show_table(lab.FINDING_HEADER, lab.finding_rows(found), f"{len(asked)} families")
+        for sentence in lab.sentences(found):
             out.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
         out.print(folder / "report.html", highlight=False)

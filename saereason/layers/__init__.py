@@ -1,6 +1,8 @@
 """Where in depth families of items are served, with intervals."""
 
-from .families import SOURCES, Source, family_of, generated_families, plain_family, published_families
+from .candidates import CANDIDATES, MATCHED, WithFeatures, WithoutFeatures, beyond, candidate_features
+from .contrasts import Contrast, contrasts
+from .families import SOURCES, Source, family_of, generated_tasks, plain_family, published_tasks
 from .fast_slow import FastSlow, fast_slow
 from .finding import Finding, compare_depth, share_difference, shares
 from .graded import GradedCurve, graded
@@ -9,11 +11,17 @@ from .lens import AnswerDepths, answer_depths
 from .localise import Curve, Family, localise
 from .matching import Match, adjusted, matched, take
 from .operators import MeanOfBlock, Operator, SkipBlock, SkipByGradient, SkipPart, SpliceSAE
+from .patching import Patching, patching
+from .probes import Probed, answer_place, probed
 from .similarity import Similarity, similarities
+from .steps import StepMap, step_map
 
 __all__ = [
+    "CANDIDATES",
+    "MATCHED",
     "SOURCES",
     "AnswerDepths",
+    "Contrast",
     "Curve",
     "Family",
     "FastSlow",
@@ -23,26 +31,38 @@ __all__ = [
     "Match",
     "MeanOfBlock",
     "Operator",
+    "Patching",
+    "Probed",
     "Similarity",
     "SkipBlock",
     "SkipByGradient",
     "SkipPart",
     "Source",
     "SpliceSAE",
+    "StepMap",
+    "WithFeatures",
+    "WithoutFeatures",
     "adjusted",
     "answer_depths",
+    "answer_place",
+    "beyond",
+    "candidate_features",
     "compare_depth",
     "compare_kinds",
+    "contrasts",
     "family_of",
     "fast_slow",
-    "generated_families",
+    "generated_tasks",
     "graded",
     "localise",
     "matched",
+    "patching",
     "plain_family",
-    "published_families",
+    "probed",
+    "published_tasks",
     "share_difference",
     "shares",
     "similarities",
+    "step_map",
     "take",
 ]

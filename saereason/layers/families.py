@@ -88,20 +88,17 @@ SOURCES = (
 """Published families of both kinds."""
 
 
-def generated_families(model: Model, n: int, *, seed: int = 0) -> list[Family]:
+def generated_tasks(n: int, *, seed: int = 0) -> list[Task]:
     """Word problems with known intermediate results, and facts about countries; nothing is read from disk."""
-    facts = (country_facts(relation) for relation in ("capital", "currency"))
-    return [
-        family_of(model, confirmation_task(n=n, seed=seed), name="word problems"),
-        *(family_of(model, task.take(n)) for task in facts),
-    ]
+    problems = replace(confirmation_task(n=n, seed=seed), name="word problems")
+    return [problems, *(country_facts(relation).take(n) for relation in ("capital", "currency"))]
 
 
-def published_families(model: Model, folder: str | Path, n: int, *, seed: int = 0) -> list[Family]:
-    """The families of `SOURCES` from files in their public formats, anywhere under a folder, zipped or not; `n` items
-    of each.
+def published_tasks(model: Model, folder: str | Path, n: int, *, seed: int = 0) -> list[Task]:
+    """The tasks of `SOURCES` from files in their public formats, anywhere under a folder, zipped or not; `n` items of
+    each.
 
-    A family with fewer items gives all it has; items that do not fit the model's context are left out, and families of
+    A task with fewer items gives all it has; items that do not fit the model's context are left out, and tasks of
     which fewer than two do. Raises ValueError where a benchmark is not in the folder.
     """
     found = []
@@ -110,7 +107,7 @@ def published_families(model: Model, folder: str | Path, n: int, *, seed: int = 
         task = load_benchmark(source.benchmark, archives[0] if archives else folder, part=source.part)
         drawn = fitting(model, _drawn(task, n, seed))
         if len(drawn) >= FEWEST:
-            found.append(family_of(model, drawn, name=source.name))
+            found.append(replace(drawn, name=source.name))
     return found
 
 

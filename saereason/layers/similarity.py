@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from saereason import hooks
-from saereason.model import Model, Rendered, pad
+from saereason.model import Model, Rendered
 from saereason.stats import linear_cka
+
+from .states import last_states
 
 Prompts = Sequence[str | Rendered]
 
@@ -42,7 +42,7 @@ def similarities(
     sizes = {len(prompts) for prompts in (*fast, *slow)}
     if len(sizes) != 1 or max(sizes) < 2:
         raise ValueError(f"the prompts are {sorted(sizes)}; give two wordings of each, for the same items.")
-    quick, late = ([last_states(model, prompts) for prompts in side] for side in (fast, slow))
+    quick, late = ([_ends(model, prompts) for prompts in side] for side in (fast, slow))
     order = np.random.default_rng(seed).permutation(len(fast[0]))
     found = [
         _similarity("fast and slow", quick[0], late[0], False),
@@ -51,20 +51,13 @@ def similarities(
         _similarity("fast and slow, items shuffled", quick[0], late[0][:, order], True),
     ]
     if random_model is not None:
-        states = [last_states(random_model, prompts) for prompts in (fast[0], slow[0])]
+        states = [_ends(random_model, prompts) for prompts in (fast[0], slow[0])]
         found.append(_similarity("fast and slow, random weights", states[0], states[1], True))
     return found
 
 
-@torch.no_grad()
-def last_states(model: Model, prompts: Prompts, *, batch_size: int = 16) -> Float[np.ndarray, "layer item d_model"]:
-    """The residual stream at each prompt's last token, after every block."""
-    rows, found = [model.encode(prompt) for prompt in prompts], []
-    for start in range(0, len(rows), batch_size):
-        batch = pad(rows[start : start + batch_size], pad_token=model.pad_token, device=model.device)
-        resid = hooks.read(model, batch, range(model.n_layers))
-        found.append(torch.stack([resid[layer][:, -1].float().cpu() for layer in range(model.n_layers)]))
-    return torch.cat(found, dim=1).double().numpy()
+def _ends(model: Model, prompts: Prompts) -> Float[np.ndarray, "layer item d_model"]:
+    return last_states(model, [model.encode(prompt) for prompt in prompts])
 
 
 def _similarity(

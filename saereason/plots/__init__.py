@@ -8,10 +8,12 @@ from plotly.graph_objects import Figure
 from .depth import plot_centroids, plot_operators
 from .dose import plot_dose
 from .funnel import plot_funnel
+from .heat import plot_patching, plot_steps
 from .layers import plot_layers, plot_share_difference
 from .look import visible
 from .measures import plot_accuracy, plot_firing, plot_quality
 from .page import figure_html, plotly_script, save_page
+from .reading import plot_probes, plot_similarity
 from .training import plot_training
 
 __all__ = [
@@ -24,8 +26,12 @@ __all__ = [
     "plot_funnel",
     "plot_layers",
     "plot_operators",
+    "plot_patching",
+    "plot_probes",
     "plot_quality",
     "plot_share_difference",
+    "plot_similarity",
+    "plot_steps",
     "plot_training",
     "plotly_script",
     "save_page",

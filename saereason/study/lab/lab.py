@@ -1,0 +1,134 @@
+"""The layer lab: families of both kinds under one battery, and what the operators agree on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saereason.layers import (
+    AnswerDepths,
+    Curve,
+    Finding,
+    KindFinding,
+    Operator,
+    answer_depths,
+    compare_depth,
+    compare_kinds,
+    localise,
+)
+from saereason.model import Model
+from saereason.progress import Steps
+from saereason.runs import Run
+from saereason.saes import SAE
+
+from .parts import Parts, Sizes, measure_parts, over_matched
+from .subjects import Subject, n_tokens, passes_of, seconds_a_token, seconds_a_word, seconds_of
+
+NO_PARTS = Parts()
+ALPHA = 0.05
+"""Largest p at which an operator counts as showing something of kinds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lab:
+    """What was found of each operator."""
+
+    curves: Sequence[Curve]
+    depths: Sequence[AnswerDepths]
+    kinds: Mapping[str, KindFinding]
+    """By operator, layers that plain text cannot do without left out where there is plain text."""
+
+    all_layers: Mapping[str, KindFinding]
+    """By operator, with all layers."""
+
+    pairs: Mapping[str, Finding]
+    """By operator that has families of both kinds: the first reasoning family against the first knowledge family."""
+
+    parts: Parts
+
+    def of(self, operator: str) -> list[Curve]:
+        return [curve for curve in self.curves if curve.operator == operator]
+
+    @property
+    def verdict(self) -> str:
+        """What all operators together say of reasoning in higher and knowledge in lower layers, in one sentence."""
+        shown = {name: found for name, found in self.kinds.items() if np.isfinite(found.p) and found.p <= ALPHA}
+        deeper = [name for name, found in shown.items() if found.difference > 0]
+        shallower = [name for name in shown if name not in deeper]
+        asked = len(self.kinds)
+        if deeper and shallower:
+            told = f"{', '.join(deeper)} say deeper and {', '.join(shallower)} shallower"
+            return f"Operators disagree about reasoning in higher layers: {told}, of {asked}."
+        if not shown:
+            able = sum(np.isfinite(found.p) for found in self.kinds.values())
+            return f"Inconclusive: none of {asked} operators shows a difference of depth between kinds ({able} could)."
+        word, names = ("For", deeper) if deeper else ("Against", shallower)
+        where = "deeper" if deeper else "shallower"
+        return (
+            f"{word} reasoning in higher layers: {len(names)} of {asked} operators place it {where} than knowledge "
+            f"({', '.join(names)}), and none the other way round."
+        )
+
+
+def estimate(
+    model: Model,
+    saes: Mapping[int, SAE],
+    subjects: Sequence[Subject],
+    operators: Sequence[Operator],
+    sizes: Sizes | None = None,
+) -> float:
+    """About how many seconds the lab takes, by a clean pass over a batch and a short answer where any are written."""
+    families = [subject.family for subject in subjects]
+    a_token = seconds_a_token(model, families[0])
+    found = a_token * sum(map(n_tokens, families)) * passes_of(model, saes, operators)
+    if sizes is not None:
+        found += seconds_of(model, subjects, sizes, a_token, seconds_a_word(model, families[0]))
+    return found
+
+
+def run_lab(
+    model: Model,
+    saes: Mapping[int, SAE] | None,
+    subjects: Sequence[Subject],
+    operators: Sequence[Operator],
+    run: Run,
+    bars: Steps,
+    sizes: Sizes | None = None,
+) -> Lab:
+    """The battery, the logit lens and, with sizes, all other parts; what they say, as tables and as `report.html`.
+
+    Raises ValueError without a reasoning and a knowledge family.
+    """
+    from .page import write_lab
+
+    families = [subject.family for subject in subjects]
+    for kind in ("reasoning", "knowledge"):
+        if not any(family.kind == kind for family in families):
+            raise ValueError(f"there is no {kind} family; give at least one of each kind.")
+    curves = []
+    for operator in operators:
+        with bars.step(operator.name) as show:
+            curves += localise(model, saes, families, [operator], run=run, progress=show)
+    depths = []
+    with bars.step("logit lens") as show:
+        for n, family in enumerate(families):
+            depths.append(answer_depths(model, family, run=run))
+            show(n + 1, len(families))
+    parts = NO_PARTS if sizes is None else measure_parts(model, subjects, sizes, run, bars)
+    lab = conclude([*curves, *over_matched(curves), *parts.curves], depths, parts)
+    write_lab(run.folder, model, lab)
+    return lab
+
+
+def conclude(curves: Sequence[Curve], depths: Sequence[AnswerDepths], parts: Parts = NO_PARTS) -> Lab:
+    """The findings of each operator."""
+    kinds, all_layers, pairs = {}, {}, {}
+    for operator in dict.fromkeys(curve.operator for curve in curves):
+        of = [curve for curve in curves if curve.operator == operator]
+        sides = [[curve for curve in of if curve.kind == kind] for kind in ("reasoning", "knowledge", "neutral")]
+        neutral = sides[2][0] if sides[2] else None
+        kinds[operator] = compare_kinds(of, neutral=neutral)
+        all_layers[operator] = compare_kinds(of)
+        if sides[0] and sides[1]:
+            pairs[operator] = compare_depth(sides[0][0], sides[1][0], neutral=neutral)
+    return Lab(tuple(curves), tuple(depths), kinds, all_layers, pairs, parts)

@@ -1,0 +1,232 @@
+"""The lab as tables on disk and as one page."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from saereason.layers import AnswerDepths, FastSlow
+from saereason.layers.contrasts import POSITIONS
+from saereason.model import Model
+from saereason.plots import (
+    plot_centroids,
+    plot_layers,
+    plot_operators,
+    plot_patching,
+    plot_probes,
+    plot_share_difference,
+    plot_similarity,
+    plot_steps,
+)
+from saereason.report import Figure, Page, Section, Table, Text, write_report
+from saereason.runs import write_table
+from saereason.stats import Estimate, mean_interval
+
+from .lab import Lab
+
+FINDING_HEADER = ("operator", "reasoning less knowledge", "p", "all layers", "p", "first pair", "families", "left out")
+WHAT_WOULD_CHANGE_IT = (
+    "Differences of mean depth centroids (0 the first layer, 1 the last), intervals over items of these families; "
+    "first without the layers that plain text cannot do without (the last column), then with all. Other families, "
+    "another metric or another operator may change them: a kind is shown only where p is small and operators agree."
+)
+LENS_HEADER = ("family", "kind", "layer", "right at the end", "items")
+LENS_NOTE = (
+    "Mean first layer (counted from 0) from which the scored tokens are the likeliest, over items with any that the "
+    "model gets right. What can be read at a layer need not be computed there."
+)
+FAST_HEADER = ("domain", "items", "n", "fast", "slow", "δ", "δ_c", "δ_o", "r_c", "r_o")
+FAST_NOTE = (
+    "Answers at once and after thinking. δ = δ_c − δ_o: what thinking corrects less what it spoils; r_c and r_o are "
+    "the same among those wrong, and right, at once. Whatever is not right counts as wrong, but in the rows of items "
+    "that are parsed in both."
+)
+
+
+def write_lab(folder: Path, model: Model, lab: Lab) -> None:
+    """A Parquet file for each kind of result, and `report.html`."""
+    for name, table in tables(lab).items():
+        write_table(folder / f"{name}.parquet", table)
+    write_report(folder, page(model, lab))
+
+
+def page(model: Model, lab: Lab) -> Page:
+    """Findings first, then the figures behind them."""
+    sections: list[Section] = [
+        Table("What each operator says", FINDING_HEADER, tuple(finding_rows(lab)), WHAT_WOULD_CHANGE_IT),
+    ]
+    if any(finding.centroids for finding in lab.kinds.values()):
+        sections.append(Figure("Depth of every family", plot_centroids(list(lab.kinds.values()))))
+    sections += [Figure(f"Layers: {operator}", plot_layers(lab.of(operator))) for operator in lab.kinds]
+    sections.append(Figure("Operators side by side", plot_operators(lab.curves)))
+    first, pair = next(iter(lab.pairs.items()))
+    chosen = {curve.family: curve for curve in lab.of(first)}
+    figure = plot_share_difference(chosen[pair.families[0]], chosen[pair.families[1]], pair)
+    sections.append(Figure(f"One pair of families: {first}", figure))
+    sections.append(Table("Where the answer can be read", LENS_HEADER, tuple(lens_rows(lab.depths)), LENS_NOTE))
+    sections += _parts(lab)
+    sections.append(Text("In sentences", tuple(sentences(lab))))
+    return Page(f"Where {model.name} reasons and where it knows", lab.verdict, tuple(sections))
+
+
+def _parts(lab: Lab) -> list[Section]:
+    """The sections of what was done beside the battery."""
+    parts = lab.parts
+    found: list[Section] = [
+        Figure(f"Patching: {each.family}", plot_patching(each)) for each in parts.patched if each.total.mean()
+    ]
+    if parts.probed:
+        found.append(Figure("What a probe reads", plot_probes(parts.probed)))
+    found += [Figure(f"Results step by step: {each.family}", plot_steps(each)) for each in parts.steps]
+    if parts.graded:
+        rows = [_no_answer(each.curve.family, each.no_answer, each.no_answer_clean) for each in parts.graded]
+        header = ("family", "clean", "median layer", "worst layer")
+        found.append(Table("Answers that are none, with a block skipped", header, tuple(rows)))
+    if parts.thought:
+        rows = [row for whole, parsed in parts.thought for row in fast_rows(whole, parsed)]
+        found.append(Table("Fast and slow", FAST_HEADER, tuple(rows), FAST_NOTE))
+    if parts.similar:
+        found.append(Figure("States under fast and slow prompts", plot_similarity(parts.similar)))
+    if parts.left_out:
+        found.append(Text("Left out", parts.left_out))
+    return found
+
+
+def sentences(lab: Lab) -> list[str]:
+    """What all operators say together, each of one pair of families, and each of kinds."""
+    pairs = [f"{operator}: {finding.statement}" for operator, finding in lab.pairs.items()]
+    return [lab.verdict, *pairs, *(finding.statement for finding in lab.kinds.values())]
+
+
+def finding_rows(lab: Lab) -> list[tuple[Any, ...]]:
+    rows = []
+    for operator, kind in lab.kinds.items():
+        pair, whole = lab.pairs.get(operator), lab.all_layers[operator]
+        counts = "{} + {}".format(*(list(kind.kinds.values()).count(k) for k in ("reasoning", "knowledge")))
+        of_pair = _told(pair.centroid_difference, pair.low, pair.high) if pair else ""
+        told = [_told(each.difference, each.low, each.high) for each in (kind, whole)]
+        ps = [f"{each.p:.3f}" if np.isfinite(each.p) else "" for each in (kind, whole)]
+        left_out = ", ".join(map(str, kind.layers_left_out))
+        rows.append((operator, told[0], ps[0], told[1], ps[1], of_pair, counts, left_out))
+    return rows
+
+
+def lens_rows(depths: Sequence[AnswerDepths]) -> list[tuple[Any, ...]]:
+    rows = []
+    for found in depths:
+        readable = found.layer[np.isfinite(found.layer)]
+        layer = mean_interval(readable) if len(readable) > 1 else None
+        rows.append((found.family, found.kind, layer, float(found.share_right.mean()), len(found.layer)))
+    return rows
+
+
+def fast_rows(whole: FastSlow, parsed: FastSlow | None) -> list[tuple[Any, ...]]:
+    named = [(each, items) for each, items in ((whole, "all"), (parsed, "parsed in both")) if each is not None]
+    return [
+        (f.domain, items, f.n, f.fast, f.slow, f.delta, f.corrected, f.overthought, f.corrects, f.overthinks)
+        for f, items in named
+    ]
+
+
+def tables(lab: Lab) -> dict[str, Any]:
+    """Every result as a pandas table, by the name of its file; the data of each figure."""
+    import pandas as pd
+
+    found = {"curves": pd.concat([_curve_table(lab, n) for n in range(len(lab.curves))], ignore_index=True)}
+    found["findings"] = finding_table(lab)
+    found["lens"] = pd.DataFrame(
+        [
+            {"family": d.family, "kind": d.kind, "item": n, "layer": layer, "share_right": share}
+            for d in lab.depths
+            for n, (layer, share) in enumerate(zip(d.layer, d.share_right, strict=True))
+        ]
+    )
+    parts = lab.parts
+    if parts.patched:
+        found["patching"] = pd.concat(
+            [
+                _long(
+                    {"restored": p.restored, "broken": p.broken},
+                    {"item": range(len(p.clean)), "position": POSITIONS, "layer": p.layers},
+                ).assign(family=p.family, kind=p.kind)
+                for p in parts.patched
+            ]
+        )
+    reads = [*((p.family, p) for p in parts.probed), *((s.family, p) for s in parts.steps for p in s.read)]
+    if reads:
+        found["probes"] = pd.concat(
+            [
+                _long(
+                    {"right": p.right, "shuffled": p.shuffled, "usual": p.usual[:, None] + 0 * p.right},
+                    {"item": range(len(p.right)), "layer": range(p.n_layers)},
+                ).assign(family=family, what=p.what)
+                for family, p in reads
+            ]
+        )
+    lost = [curve for steps in parts.steps for curve in steps.lost]
+    if lost:
+        axes = [{"item": range(len(curve.drop)), "layer": curve.layers} for curve in lost]
+        found["steps"] = pd.concat(
+            [_long({"drop": c.drop}, a).assign(family=c.family) for c, a in zip(lost, axes, strict=True)]
+        )
+    if parts.thought:
+        rows = [(f, kind) for pair in parts.thought for f, kind in zip(pair, ("all", "parsed"), strict=True) if f]
+        found["fast_slow"] = pd.json_normalize([{**asdict(f), "items": kind} for f, kind in rows], sep="_")
+    if parts.similar:
+        found["similarity"] = pd.DataFrame(
+            [
+                {"name": s.name, "is_null": s.is_null, "layer": layer, "cka": value, "n": s.n}
+                for s in parts.similar
+                for layer, value in enumerate(s.cka)
+            ]
+        )
+    return found
+
+
+def finding_table(lab: Lab) -> Any:
+    """A row for each operator and family, with what the operator says of kinds."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        [
+            {
+                "operator": operator,
+                "family": family,
+                "kind": found.kinds[family],
+                "centroid": value,
+                "low": low,
+                "high": high,
+                "difference": found.difference,
+                "p": found.p,
+                "statement": found.statement,
+            }
+            for operator, found in lab.kinds.items()
+            for family, (value, low, high) in found.centroids.items()
+        ]
+    )
+
+
+def _curve_table(lab: Lab, n: int) -> Any:
+    """A row for each item and layer of one curve."""
+    curve = lab.curves[n]
+    clean = np.repeat(curve.clean[:, None], len(curve.layers), axis=1)
+    table = _long({"drop": curve.drop, "clean": clean}, {"item": range(len(curve.drop)), "layer": curve.layers})
+    return table.assign(family=curve.family, kind=curve.kind, operator=curve.operator)
+
+
+def _long(values: dict[str, np.ndarray], axes: dict[str, Sequence[Any]]) -> Any:
+    """Arrays over the same axes as a table with a row for each cell."""
+    import pandas as pd
+
+    index = pd.MultiIndex.from_product(list(axes.values()), names=list(axes))
+    return pd.DataFrame({name: value.reshape(-1) for name, value in values.items()}, index=index).reset_index()
+
+
+def _no_answer(family: str, shares: np.ndarray, clean: float) -> tuple[Any, ...]:
+    return (family, clean, float(np.median(shares)), float(shares.max()))
+
+
+def _told(value: float, low: float, high: float) -> str:
+    return str(Estimate(value, low, high)) if np.isfinite(value) else "inconclusive"

@@ -1,0 +1,172 @@
+"""What the lab does beside the battery: patching, features, steps, probes, graded answers, thinking fast and slow."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from saereason.effects import Trial, sweep
+from saereason.examples import Examples
+from saereason.layers import (
+    CANDIDATES,
+    MATCHED,
+    Curve,
+    FastSlow,
+    GradedCurve,
+    Operator,
+    Patching,
+    Probed,
+    Similarity,
+    SkipBlock,
+    StepMap,
+    WithFeatures,
+    WithoutFeatures,
+    answer_place,
+    beyond,
+    candidate_features,
+    contrasts,
+    fast_slow,
+    graded,
+    patching,
+    probed,
+    similarities,
+    step_map,
+)
+from saereason.loading import random_copy
+from saereason.model import Model
+from saereason.progress import Steps
+from saereason.runs import Run
+from saereason.saes import SAE
+from saereason.steering import Divergence
+from saereason.tasks import confirmation_task, discovery_task
+
+from .subjects import Sizes, Subject
+
+FEATURES, SEARCHED, BUDGET_TEXTS = 5, 64, 24
+"""Candidate features a layer, problems that they are searched on, and texts that their KL is measured over."""
+
+WORDINGS = {
+    "fast": ("Answer with only a number.", "Give just the number, nothing else."),
+    "slow": ("Let's think step by step.", "Work it out one step at a time before you answer."),
+}
+
+T = TypeVar("T")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What was found beside the battery; empty where it was not asked for."""
+
+    curves: tuple[Curve, ...] = ()
+    """Curves that say something of kinds, as those of the battery do."""
+
+    patched: tuple[Patching, ...] = ()
+    probed: tuple[Probed, ...] = ()
+    steps: tuple[StepMap, ...] = ()
+    graded: tuple[GradedCurve, ...] = ()
+    thought: tuple[tuple[FastSlow, FastSlow | None], ...] = ()
+    """Of each domain: all items, and those that are parsed in both."""
+
+    similar: tuple[Similarity, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Families that a part could not serve, and why."""
+
+
+def feature_operators(
+    model: Model, saes: Mapping[int, SAE], texts: Sequence[str], *, n: int = FEATURES, seed: int = 0
+) -> list[Operator]:
+    """The features of each layer that go most with CoT mode, taken out and put in at one KL, and as many that match."""
+    if not saes:
+        return []
+    problems = discovery_task(None, n=SEARCHED, seed=seed)
+    pairs = Examples.pair(model, problems.prompts(model, problems.cot), problems.prompts(model, problems.direct))
+    rows = [model.encode(text) for text in texts[:SEARCHED]]
+    groups = candidate_features(model, saes, pairs, rows, n, seed=seed)
+    budget = Divergence.over(model, texts[-BUDGET_TEXTS:])
+    without = [WithoutFeatures(group, features) for group, features in groups.items()]
+    return [*without, *(WithFeatures.of(group, features, saes, budget) for group, features in groups.items())]
+
+
+def over_matched(curves: Sequence[Curve]) -> list[Curve]:
+    """What candidate features do beyond matched ones, for every family and operator that has both."""
+    found = []
+    by_name = {(curve.family, curve.operator): curve for curve in curves}
+    for (family, operator), curve in by_name.items():
+        control = by_name.get((family, operator.replace(CANDIDATES, MATCHED)))
+        if CANDIDATES in operator and control is not None:
+            found.append(beyond(curve, control))
+    return found
+
+
+def measure_parts(model: Model, subjects: Sequence[Subject], sizes: Sizes, run: Run, bars: Steps) -> Parts:
+    """All parts, for every family that they can serve; what the run holds is not done again."""
+    left_out: list[str] = []
+    asked = [subject for subject in subjects if subject.task is not None]
+    with bars.step("patching") as show:
+        patched = _each(asked, lambda s: _patched(model, s, sizes.patched, run), show, left_out)
+    with bars.step("probes") as show:
+        read = _each(asked, lambda s: probed(model, s.family, answer_place(s.family), run=run), show, left_out)
+    with bars.step("results step by step") as show:
+        steps = [step_map(model, asked[0].family, run=run, progress=show)] if _has_steps(asked[0]) else []
+    with bars.step("graded answers with each block skipped") as show:
+        written = _each(asked, lambda s: _graded(model, s, sizes, run), show, left_out)
+    with bars.step("fast and slow") as show:
+        reasons = [subject for subject in asked if subject.family.kind == "reasoning"]
+        thought = _each(reasons, lambda s: _thought(model, s, sizes, run), show, left_out)
+    with bars.step("states under fast and slow prompts") as show:
+        similar = _similar(model, sizes.compared)
+        show(1, 1)
+    curves = (*(found.arrival() for found in patched), *(found.curve for found in written))
+    return Parts(
+        curves, tuple(patched), tuple(read), tuple(steps), tuple(written), tuple(thought), similar, tuple(left_out)
+    )
+
+
+def _each(subjects: Sequence[Subject], do: Callable[[Subject], T], show: Progress, left_out: list[str]) -> list[T]:
+    """What is done with each subject; those that it refuses are noted with the reason."""
+    found = []
+    for n, subject in enumerate(subjects, 1):
+        try:
+            found.append(do(subject))
+        except ValueError as error:
+            left_out.append(str(error))
+        show(n, len(subjects))
+    return found
+
+
+def _patched(model: Model, subject: Subject, n: int, run: Run) -> Patching:
+    pairs = contrasts(subject.family, n)
+    return patching(model, pairs, family=subject.name, kind=subject.family.kind, run=run)
+
+
+def _graded(model: Model, subject: Subject, sizes: Sizes, run: Run) -> GradedCurve:
+    reasons = subject.family.kind == "reasoning"
+    assert subject.task is not None
+    task = subject.task.take(sizes.graded)
+    instruction, tokens = (task.cot, sizes.tokens) if reasons else (task.direct or None, sizes.short)
+    trial = Trial.of(model, task, instruction, max_new_tokens=tokens)
+    return graded(model, None, trial, SkipBlock(), name=subject.name, kind=subject.family.kind, run=run)
+
+
+def _thought(model: Model, subject: Subject, sizes: Sizes, run: Run) -> tuple[FastSlow, FastSlow | None]:
+    assert subject.task is not None
+    task, outcomes = subject.task.take(sizes.thought), []
+    for instruction, tokens in ((task.direct or None, sizes.short), (task.cot, sizes.tokens)):
+        trial = Trial.of(model, task, instruction, max_new_tokens=tokens)
+        outcomes.append(list(sweep(model, None, trial, [], run=run).of("clean")["outcome"]))
+    whole = fast_slow(subject.name, *outcomes)
+    try:
+        return whole, fast_slow(subject.name, *outcomes, parsed_only=True)
+    except ValueError:
+        return whole, None
+
+
+def _similar(model: Model, n: int) -> tuple[Similarity, ...]:
+    problems = confirmation_task(n=n)
+    fast, slow = (tuple(problems.prompts(model, words) for words in WORDINGS[side]) for side in ("fast", "slow"))
+    return tuple(similarities(model, (fast[0], fast[1]), (slow[0], slow[1]), random_model=random_copy(model)))
+
+
+def _has_steps(subject: Subject) -> bool:
+    """True where the items' working has more than one result that is scored."""
+    return subject.task is not None and any(len(item.spans) > 1 for item in subject.task.items)

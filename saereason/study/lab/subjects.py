@@ -1,0 +1,141 @@
+"""Families of both kinds, the operators of the battery, how much of each part, and how long that takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from saereason.generate import generate
+from saereason.layers import (
+    Family,
+    MeanOfBlock,
+    Operator,
+    SkipBlock,
+    SkipByGradient,
+    SkipPart,
+    SpliceSAE,
+    family_of,
+    generated_tasks,
+    plain_family,
+    published_tasks,
+)
+from saereason.layers.contrasts import POSITIONS
+from saereason.layers.families import fitting
+from saereason.metrics import log_probs
+from saereason.model import Model
+from saereason.saes import SAE
+from saereason.tasks import Task
+
+MEAN_TEXTS = 32
+"""Plain texts that the mean contribution of a block is of."""
+
+GRADIENT_PASSES = 4.0
+"""Forward passes that a pass forward and back takes, about."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A family, and the task that it was made of; plain text has none."""
+
+    family: Family
+    task: Task | None
+
+    @property
+    def name(self) -> str:
+        return self.family.name
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each part; 0 leaves it out."""
+
+    patched: int = 60
+    """Pairs of texts a family."""
+
+    graded: int = 40
+    """Items a family whose answers are written with each block skipped."""
+
+    thought: int = 60
+    """Items a family that are answered at once and after thinking."""
+
+    compared: int = 60
+    """Items whose states under fast and slow prompts are compared."""
+
+    tokens: int = 96
+    """Longest answer after thinking."""
+
+    short: int = 12
+    """Longest answer at once."""
+
+
+def battery(model: Model, saes: Mapping[int, SAE], texts: Sequence[str], *, whole: bool) -> list[Operator]:
+    """Skipping each block, and its gradient; whole, every other operator too, with means over some of the texts."""
+    found: list[Operator] = [SkipBlock(), SkipByGradient()]
+    if whole:
+        mean = MeanOfBlock.of(model, texts[-MEAN_TEXTS:])
+        found += [SkipBlock(0.5), SkipBlock(1.5), mean, SkipPart("attention"), SkipPart("MLP")]
+        found += [SpliceSAE()] if saes else []
+    return found
+
+
+def subjects_of(
+    model: Model, texts: Sequence[str], n: int, *, task: Task | None = None, data: Path | None = None, seed: int = 0
+) -> list[Subject]:
+    """Word problems (or a task of one's own), capitals and plain text; with a folder of data, the published ones too.
+
+    `n` items of each, and a quarter as many plain texts.
+    """
+    problems, *facts = generated_tasks(n, seed=seed)
+    first = problems if task is None else fitting(model, task).take(n)
+    more = published_tasks(model, data, n, seed=seed) if data is not None else []
+    tasks = [first, *(facts if more else facts[:1]), *more]
+    plain = plain_family(model, texts[: max(2, n // 4)])
+    return [*(Subject(family_of(model, each), each) for each in tasks), Subject(plain, None)]
+
+
+def seconds_a_token(model: Model, family: Family) -> float:
+    """Of a clean pass over one batch of the family."""
+    metric = family.metric
+    items = [metric.items[n] for n in metric.batches()[0]]
+    log_probs(model, items[:1])
+    start = perf_counter()
+    log_probs(model, items)
+    return (perf_counter() - start) / sum(len(item.prompt) + len(item.continuation) for item in items)
+
+
+def passes_of(model: Model, saes: Mapping[int, SAE], operators: Sequence[Operator]) -> float:
+    """Forward passes that the operators come to, and the logit lens."""
+    passes = 1.0
+    for operator in operators:
+        resumed = sum(1 - layer / model.n_layers for layer in operator.layers(model, saes))
+        passes += GRADIENT_PASSES if isinstance(operator, SkipByGradient) else 1 + resumed
+    return passes
+
+
+def n_tokens(family: Family) -> int:
+    return sum(len(item.prompt) + len(item.continuation) for item in family.metric.items)
+
+
+def seconds_a_word(model: Model, family: Family) -> float:
+    """Of one token written, many answers at a time."""
+    prompts = [list(item.prompt) for item in family.metric.items[:32]]
+    texts = [model.decode(prompt) for prompt in prompts]
+    start = perf_counter()
+    written = generate(model, texts, max_new_tokens=4, batch_size=32)
+    return (perf_counter() - start) / max(1, sum(map(len, written.tokens)))
+
+
+def seconds_of(model: Model, subjects: Sequence[Subject], sizes: Sizes, per_token: float, per_written: float) -> float:
+    """About how long the parts take, from the seconds of a token that is read and of one that is written."""
+    asked = [subject for subject in subjects if subject.task is not None]
+    half = (model.n_layers + 1) / 2
+    found = 0.0
+    for subject in asked:
+        n = len(subject.family.metric)
+        mean = n_tokens(subject.family) / n
+        found += per_token * mean * min(n, sizes.patched) * (2 + 2 * len(POSITIONS) * half / 2)
+        longest = sizes.tokens if subject.family.kind == "reasoning" else sizes.short
+        found += per_written * (model.n_layers + 1) * min(n, sizes.graded) * longest
+        if subject.family.kind == "reasoning":
+            found += per_written * min(n, sizes.thought) * (sizes.tokens + sizes.short)
+    return found
