@@ -16,6 +16,7 @@ from saereason.controls import top_tokens
 from saereason.layers import Curve, compare_depth, share_difference
 from saereason.stats import (
     Estimate,
+    auroc_interval,
     bootstrap,
     bootstrap_bands,
     d_intervals,
@@ -95,6 +96,8 @@ def printed() -> Iterator[Case]:
         yield Case(f"bands, {kind}", np.linspace(0, 1, 12), draw, _bands)
     for kind, draw in (("normal", _normal_arms), ("lognormal", _lognormal_arms), ("paired binary", _binary_arms)):
         yield Case(f"Cohen's d, {kind}", *draw, _d)
+    for kind, paired, truth in (("unpaired", False, 0.5**0.5), ("paired", True, 1.25**-0.5 * 0.5**0.5)):
+        yield Case(f"AUROC, {kind}", float(scipy_stats.norm.cdf(truth)), _sides(paired), _auroc(paired), every=2)
     yield Case("concentration", 0.5, _masses, _concentration)
     first, second = _profile(7), _profile(4)
     depth = np.array(LAYERS) / (len(LAYERS) - 1)
@@ -166,6 +169,21 @@ _binary_arms = (
 def _d(arms: tuple[np.ndarray, np.ndarray], seed: int) -> Ends:
     found = d_intervals(*arms, n_resamples=400, seed=seed)
     return [e.low for e in found], [e.high for e in found]
+
+
+def _sides(paired: bool) -> Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]:
+    """Normal values, a standard deviation apart; those of a pair share most of what varies."""
+
+    def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        shared = rng.standard_normal(N) if paired else 0.0
+        off, on = (shared + (0.5 if paired else 1.0) * rng.standard_normal(N) for _ in range(2))
+        return on + 1, off
+
+    return draw
+
+
+def _auroc(paired: bool) -> Callable[[tuple[np.ndarray, np.ndarray], int], Ends]:
+    return lambda sides, seed: ends(auroc_interval(sides, paired=paired, n_resamples=400, seed=seed))
 
 
 def _masses(rng: np.random.Generator) -> np.ndarray:

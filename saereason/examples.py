@@ -93,6 +93,8 @@ class Examples:
         For labelled sentences, say. A token belongs to a stretch it touches, on before off; a text's first token is not
         scored. Texts without tokens of both kinds are left out, so that each text is compared with itself.
         """
+        if len(on) != len(texts) or (off is not None and len(off) != len(texts)):
+            raise ValueError(f"{len(texts)} texts have stretches for {len(on)}; give a list, maybe empty, for each.")
         rows, valid, label = [], [], []
         for n, text in enumerate(texts):
             ids, places = tokens_of(model, text)
@@ -114,6 +116,12 @@ class Examples:
     @classmethod
     def marked(cls, model: Model, texts: Sequence[str], pattern: str) -> "Examples":
         """Texts in which whatever the regular expression matches shows the behaviour, and the rest does not."""
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"{pattern!r} is no regular expression ({error}); escape what stands for itself."
+            ) from error
         found = [[match.span() for match in re.finditer(pattern, text) if match.group()] for text in texts]
         return cls.spans(model, texts, found)
 
@@ -126,7 +134,8 @@ class Examples:
         label: Sequence[bool] | Sequence[Sequence[bool]],
         group: Sequence[int],
     ) -> "Examples":
-        """Left-padded rows; a label is for a whole row, or for each of its tokens."""
+        """Left-padded rows; a label is for a whole row, or for each of its tokens. Raises ValueError for a long row."""
+        check_length(model, max(map(len, rows), default=0))
         batch = pad(rows, pad_token=model.pad_token)
         told = [
             each if isinstance(each, Sequence) else [each] * len(row) for each, row in zip(label, rows, strict=True)
@@ -148,6 +157,8 @@ class Examples:
         runs = 1 + int((self.group[1:] != self.group[:-1]).sum())
         if len(self.group) and runs > self.n_groups:
             raise ValueError("the rows of a group are apart; put them next to each other.")
+        if (self.group[1:] < self.group[:-1]).any():
+            raise ValueError("the groups do not ascend from row to row; sort the rows by group.")
         keys = np.unique(2 * group + ~label)
         n_on = int((keys % 2 == 0).sum())
         if not 0 < n_on < len(keys):
@@ -176,7 +187,14 @@ def tokens_of(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
     if not getattr(model.tokenizer, "is_fast", False):
         raise ValueError(f"the tokenizer of {model.name} does not say where tokens stand; give a fast one.")
     found = model.tokenizer(text, return_offsets_mapping=True, verbose=False)
+    check_length(model, len(found["input_ids"]))
     return list(found["input_ids"]), [tuple(place) for place in found["offset_mapping"]]
+
+
+def check_length(model: Model, n: int) -> None:
+    """Raises ValueError for a text of more tokens than the model reads."""
+    if n > model.n_ctx:
+        raise ValueError(f"a text has {n} tokens and the context of {model.name} is {model.n_ctx}; cut it up.")
 
 
 def touches(place: tuple[int, int], spans: Spans) -> bool:

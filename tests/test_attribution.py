@@ -221,3 +221,21 @@ def test_what_output_effects_cannot_do_is_said(model):
         sr.output_slopes(model, saes, PROMPTS, [])
     with pytest.raises(ValueError, match="no SAE at layer 2"):
         sr.output_effects(model, saes, [sr.Feature(2, 0)], PROMPTS, ["s"])
+
+
+def test_rows_that_are_added_at_norm_1_are_attributed_so():
+    """The sum of attributions is Σ z · d · g with the rows that the SAE really adds."""
+    import copy
+
+    from saereason.saes import decoder_row
+
+    sae = copy.deepcopy(tiny_sae("topk", 2))
+    sae.W_dec.data *= torch.linspace(0.5, 3, len(sae.W_dec))[:, None]
+    resid, grad = torch.randn(2, 1, 5, 32, generator=torch.Generator().manual_seed(0))
+    for flag in (False, True):
+        sae.cfg.rescale_acts_by_decoder_norm = flag
+        found = by_item(sae, resid, grad, torch.ones(1, 5, dtype=torch.bool))[0]
+        acts = sae.encode(resid[0])
+        for index in (3, 40, 95):
+            by_hand = (acts[:, index] * (grad[0] @ decoder_row(sae, index))).sum()
+            assert float(found[index]) == pytest.approx(float(by_hand), abs=1e-4)

@@ -10,10 +10,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 import saereason as sr
 from saereason.controls import Rivals, Templates
 from saereason.controls.ladder.bench import Bench, Candidate
-from saereason.controls.ladder.correlates import above, replicates
+from saereason.controls.ladder.correlates import replicates
 from saereason.controls.ladder.rung import added
 from saereason.search.baselines import COSTS, Residuals, diff_mean_scores, probe_scores, residuals
-from saereason.stats import Estimate
+from saereason.stats import Estimate, above
 
 
 def drawn(n, d=12, *, shift=1.0, seed=0, paired=True):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,11 +15,11 @@ from saereason.controls import Rivals, Rung, Sample, Templates, Verdict, challen
 from saereason.controls.ladder import LADDER, NAMES, verdict_rows
 from saereason.controls.ladder.bench import Bench, Candidate
 from saereason.controls.ladder.chance import beats_chance
-from saereason.controls.ladder.correlates import above, separation
+from saereason.controls.ladder.correlates import separation
 from saereason.effects import Opens, Shows, Trial, answers
 from saereason.search import Block
 from saereason.search.block import filled
-from saereason.stats import Estimate
+from saereason.stats import Estimate, above
 from saereason.tasks import Outcome
 
 
@@ -172,7 +174,7 @@ def test_a_verdict_is_one_sentence():
         "L1/2 as counting: it replicates (rung 2), but it does not survive cues (rung 3): so it was; above, it passes "
         "rungs 4, 6, 7 and fails rung 5; 5 candidates of 1,000 features, 3 sizes each."
     )
-    assert "nothing is shown, but it does not correlate (rung 1)" in str(verdict(False, *[True] * 7))
+    assert "nothing is shown: it does not correlate (rung 1)" in str(verdict(False, *[True] * 7))
     assert "whether it beats chance was not tried (rung 4)" in str(verdict(True, True, True, *[None] * 5))
     assert "passes all 8 rungs" in str(verdict(*[True] * 8))
 
@@ -251,3 +253,70 @@ def test_chance_is_beaten_by_more_than_all_draws(counting, monkeypatch, tmp_path
 
     assert climb(11, tmp_path / "a").passed
     assert not climb(12, tmp_path / "b").passed
+
+
+def test_rungs_of_another_behaviour_or_writer_do_not_stand_in(counting, tmp_path):
+    """Two challenges in one run folder, and one whose texts are written otherwise under the same name."""
+    model, behaviour = counting
+    bare = dataclasses.replace(
+        behaviour, rehearsal=None, practice=None, absent=None, present=None, instructed=None, task=None
+    )
+    saes, run = {2: tiny_sae("topk", 2)}, sr.Run.open(tmp_path)
+    features = list(sr.search(model, saes, bare.discovery.examples).top(1, "studentised"))
+    other = dataclasses.replace(bare, discovery=bare.confirmation, confirmation=bare.discovery)
+
+    def meanwhile(done, total):  # noqa: ARG001
+        if done == 1:
+            challenge(model, saes, features, other, run=run)
+
+    [mixed] = challenge(model, saes, features, bare, run=run, progress=meanwhile)
+    [alone] = challenge(model, saes, features, bare)
+    assert [rung.said for rung in mixed.rungs] == [rung.said for rung in alone.rungs]
+    [few] = challenge(model, saes, features, bare, run=run, counterexamples=Templates(1))
+    [anew] = challenge(model, saes, features, bare, counterexamples=Templates(1))
+    assert few.rungs[2].said == anew.rungs[2].said
+
+
+def test_what_cannot_be_challenged_is_refused_before_any_work(counting):
+    model, behaviour = counting
+    saes = {2: tiny_sae("topk", 2)}
+    narrow = Rivals(others=({2: tiny_sae("topk", 2, d_in=16)},))
+    with pytest.raises(ValueError, match="it belongs to another model"):
+        challenge(model, saes, [sr.Feature(2, 0)], behaviour, rivals=narrow, progress=lambda *_: pytest.fail("worked"))
+    renamed = Sample(behaviour.discovery.examples, tuple(f"other/{n}" for n in range(16)))
+    with pytest.raises(ValueError, match="32 texts of discovery are in confirmation too, under other ids"):
+        dataclasses.replace(behaviour, confirmation=renamed)
+    one = Trial(behaviour.task.prompts[:1] if behaviour.task else ("Hi",), Shows("a"), ("lone",), 3)
+    with pytest.raises(ValueError, match="the trial `task` has one prompt"):
+        dataclasses.replace(behaviour, task=one)
+
+
+def test_counterexamples_bear_the_token_as_it_is_and_are_named_only_if_there_are_any(counting):
+    model, behaviour = counting
+    texts = Templates().bearing(behaviour, (" step", "\n", "Let"))
+    assert "The word step was painted on the side of the boat." in texts and len(texts) == 16
+    saes = {2: tiny_sae("topk", 2)}
+    feature = next(
+        feature
+        for feature in sr.search(model, saes, behaviour.discovery.examples).top(96, "mean_on")
+        if not challenge_rung_three(model, saes, feature, behaviour).said.startswith("it is")
+    )
+
+    class Nobody(Templates):
+        def bearing(self, behaviour, tokens):  # noqa: ARG002
+            return []
+
+    with_texts = challenge_rung_three(model, saes, feature, behaviour)
+    without = challenge_rung_three(model, saes, feature, behaviour, Nobody())
+    assert "counterexamples by templates" in with_texts.against
+    assert "counterexamples by templates" not in without.against and "counterexamples" not in without.said
+    untold = challenge_rung_three(model, saes, feature, dataclasses.replace(behaviour, showing=()))
+    assert untold.passed is None and "no texts that show it" in untold.said
+
+
+def challenge_rung_three(model, saes, feature, behaviour, writer=Templates()):
+    from saereason.controls.ladder.cues import survives_cues
+
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(model, saes, behaviour, (feature,), Rivals(), writer, 10, (1.0,), None, 0, Path(folder))
+        return survives_cues(bench, Candidate(feature, 1, 1.0, 1))

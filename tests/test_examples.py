@@ -62,3 +62,21 @@ def test_batches_hold_whole_groups_and_lose_nothing(model, size):
     ]
     whole = [model.tokenizer.decode(row[mask]) for row, mask in zip(examples.tokens, examples.mask, strict=True)]
     assert texts == whole
+
+
+def test_texts_longer_than_the_context_are_refused_however_they_are_given(model):
+    long, short = "so it is " * 70, "so it is"
+    with pytest.raises(ValueError, match=r"has 6\d\d tokens and the context of tiny-llama is 512"):
+        Examples.marked(model, [long], "it")
+    ids = [[5] * 600]
+    with pytest.raises(ValueError, match="the context of tiny-llama is 512"):
+        Examples.pair(model, [short], [short + "n't"], written=(ids, ids))
+    with pytest.raises(ValueError, match="the context of tiny-llama is 512"):
+        Examples.graded(model, [short], ids, [True])
+
+
+def test_what_marks_nothing_that_can_be_read_is_refused(model):
+    with pytest.raises(ValueError, match=r"'\(' is no regular expression"):
+        Examples.marked(model, ["a (b"], "(")
+    with pytest.raises(ValueError, match="2 texts have stretches for 1"):
+        Examples.spans(model, ["a b c", "d e f"], [[(0, 1)]])

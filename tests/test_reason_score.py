@@ -2,14 +2,15 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from saereason import hooks, load_lexicon, reason_scores
+from saereason import hooks, load_lexicon, output_scores, output_slopes, reason_scores
 from saereason.model import pad
-from saereason.search.reason_score import WINDOWS, WORDS, WordSums, around, reason_score
+from saereason.search.reason_score import WINDOWS, WORDS, WordSums, _whole, around, reason_score
 
 TEXTS = [
     "Two and two. Wait, let me think: maybe four. Therefore it is four.",
@@ -95,3 +96,44 @@ def test_lexicons_are_lists_or_lists_by_skill(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=r"lexicon|no list of words"):
             load_lexicon(path)
+
+
+@pytest.mark.parametrize(
+    "lexicon",
+    ['{"a": "wait"}', '{"meta": "v1", "words": ["wait"]}', '{"a": {"wait": 1}}', '{"a": 1}', "[]", "{}", "[1]"],
+)
+def test_what_is_no_lexicon_is_refused(tmp_path, lexicon):
+    (tmp_path / "words.json").write_text(lexicon)
+    with pytest.raises(ValueError, match="holds no list of words"):
+        load_lexicon(tmp_path / "words.json")
+
+
+@pytest.mark.parametrize(
+    ("word", "text", "there"),
+    [
+        ("wait", "await it", False),
+        ("wait", "so, Wait!", True),
+        ("hmm...", "and hmm... yes", True),
+        ("(a)", "say (a) or", True),
+        ("等等", "我想等等看", True),
+        ("let me", "let men", False),
+    ],
+)
+def test_words_are_whole_but_where_they_end_in_signs_or_in_a_script_without_spaces(word, text, there):
+    assert bool(re.search(_whole(word), text, re.IGNORECASE)) is there
+
+
+def test_a_text_in_place_of_words_or_of_texts_is_refused(model, topk_saes):
+    with pytest.raises(ValueError, match="the words are one text, 'step'; give a list"):
+        reason_scores(model, topk_saes, ["a step on"], words="step")
+    for score in (output_scores, lambda *given: output_slopes(*given[:2], ["Hi", "Ho"], given[2])):
+        with pytest.raises(ValueError, match="the words are one text, 'step'; give a list"):
+            score(model, topk_saes, "step")
+        with pytest.raises(ValueError, match="there are no words to look for"):
+            score(model, topk_saes, [])
+    with pytest.raises(ValueError, match="there are 4 SAEs and 2 texts; give at least one of each, none empty"):
+        reason_scores(model, topk_saes, ["", ""])
+    with pytest.raises(ValueError, match="there are no SAEs whose features could write"):
+        output_scores(model, {}, ["step"])
+    with pytest.raises(ValueError, match="the context of tiny-llama is 512"):
+        reason_scores(model, topk_saes, ["wait and so on but " * 40])

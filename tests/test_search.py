@@ -1,8 +1,10 @@
 """Which features go with a behaviour: sums, scores, the streaming pass, and chance."""
 
+import copy
 import dataclasses
 import gc
 import importlib
+import inspect
 
 import numpy as np
 import pytest
@@ -396,3 +398,51 @@ def test_groups_of_which_some_are_pairs_have_no_p(tmp_path, model, topk_saes):
     table = search(model, topk_saes, examples, block=tmp_path / "b")
     with pytest.raises(ValueError, match="give pairs, or none"):
         add_max_t(table, tmp_path / "b")
+
+
+@pytest.mark.parametrize("kind", ["topk", "standard", "jumprelu"])
+def test_what_is_not_finite_is_refused_and_not_scored(model, kind):
+    lm = copy.deepcopy(model)
+    token = lm.encode("Z")[-1]
+    lm.hf.get_input_embeddings().weight.data[token] = torch.nan
+    pairs = Examples.pair(lm, ["one Z two", "Z three"], ["one two", "three"])
+    with pytest.raises(ValueError, match=r"the SAE at layer 2 cannot be used: .* at 2 of 4 tokens are not finite"):
+        search(lm, {2: tiny_sae(kind, 2)}, pairs)
+
+
+def test_a_constant_feature_is_not_found_whatever_the_lengths_of_the_texts(model, tmp_path):
+    sae = tiny_sae("standard", 2)
+    sae.W_enc.data[:, 7], sae.b_enc.data[7] = 0, 0.1
+    texts = [f"{n} and {n + 1} make {'so ' * 3}" for n in range(12)], [f"{n}? {'well ' * 12}" for n in range(12)]
+    table = search(model, {2: sae}, Examples.texts(model, *texts), block=tmp_path / "block")
+    row = table.row(Feature(2, 7))
+    assert row["studentised"] == row["cohens_d"] == 0 and row["auroc"] == 0.5
+    assert add_max_t(table, tmp_path / "block", n_permutations=99).row(Feature(2, 7))["p_max_t"] == 1
+
+
+def test_pooling_by_another_name_is_refused(model, topk_saes, examples):
+    with pytest.raises(ValueError, match="pool is 'Max'; it must be one of mean, max"):
+        inspect.unwrap(search)(model, topk_saes, examples, pool="Max")  # as it runs without beartype
+
+
+def test_a_block_of_other_prompts_is_refused(tmp_path, model, topk_saes, examples):
+    search(model, topk_saes, examples, block=tmp_path / "block")
+    others = Examples.pair(model, ["one two", "three four", "five"], ["one tw", "three fou", "fiv"])
+    with pytest.raises(ValueError, match="holds activations on other prompts than the table's"):
+        add_max_t(search(model, topk_saes, others), tmp_path / "block")
+
+
+def test_a_block_replaces_a_block_and_nothing_else(tmp_path, model, topk_saes, examples):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    with pytest.raises(ValueError, match="holds other files, which a block would replace"):
+        search(model, topk_saes, examples, block=tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
+    for _ in range(2):
+        search(model, topk_saes, examples, block=tmp_path / "block")
+
+
+def test_groups_out_of_order_are_refused(model, topk_saes, examples):
+    turned = {name: getattr(examples, name).flip(0) for name in ("tokens", "mask", "label", "valid", "group")}
+    with pytest.raises(ValueError, match="the groups do not ascend from row to row"):
+        search(model, topk_saes, Examples(**turned))

@@ -13,6 +13,9 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from saereason.stats import (
     Estimate,
+    above,
+    auroc_interval,
+    auroc_lead,
     benjamini_hochberg,
     benjamini_yekutieli,
     bootstrap,
@@ -600,3 +603,34 @@ def test_max_t_groups_of_columns_without_variance_and_of_bad_labels():
     for label in (np.ones(12, dtype=bool), np.zeros(12, dtype=bool), np.ones(11, dtype=bool)):
         with pytest.raises(ValueError, match="give a label each, some of both"):
             max_t_groups(values, label)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_an_area_of_one_has_an_interval_with_a_width(paired):
+    on, off = np.array([2.0, 3.0, 4.0, 5.0]), np.array([-1.0, 0.0, 0.5, 1.0])
+    found = auroc_interval((on, off), paired=paired)
+    assert found.value == found.high == 1 and 0.4 < found.low < 0.8
+    turned = auroc_interval((off, on), paired=paired)
+    assert turned.value == turned.low == 0 and turned.high == pytest.approx(1 - found.low)
+    more = auroc_interval((np.arange(100.0) + 200, np.arange(100.0)), paired=paired)
+    assert found.low < 0.95 < more.low < 1
+    lead = auroc_lead((on, off), (on + 1, off), paired=paired)
+    assert lead.value == 0 and lead.low == -lead.high == pytest.approx(found.low - 1)
+
+
+def test_newcombes_limit_solves_its_own_equation():
+    """Of an area observed as 1 in 30 against 50: the area whose distance from 1 is z standard errors of its own."""
+    low = auroc_interval((np.arange(30.0) + 100, np.arange(50.0))).low
+    error = low * (1 - low) * (1 + 39 * ((1 - low) / (2 - low) + low / (1 + low))) / (30 * 50)
+    assert (1 - low) / np.sqrt(error) == pytest.approx(scipy_stats.norm.ppf(0.975), abs=1e-4)
+
+
+def test_the_area_is_that_of_mann_and_whitney_and_sides_are_checked():
+    rng = np.random.default_rng(0)
+    on, off = rng.integers(5, size=30).astype(float), rng.integers(5, size=20).astype(float)
+    expected = scipy_stats.mannwhitneyu(on, off).statistic / 600
+    assert above(on, off) == auroc_interval((on, off)).value == pytest.approx(expected)
+    with pytest.raises(ValueError, match="there are 30 values on and 20 off"):
+        auroc_interval((on, off), paired=True)
+    with pytest.raises(ValueError, match="there are 0 values on"):
+        auroc_interval((on[:0], off))

@@ -1,6 +1,8 @@
 """Proposals by every score, and the study that challenges them."""
 
 import dataclasses
+import importlib
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -74,3 +76,41 @@ def test_the_word_step_is_put_in_and_nothing_else():
     assert told.split().count("step") == 4 and told.split()[0] == "One"
     assert [word for word in told.split() if word != "step"] == text.split()
     assert with_steps(text, 3) == told != with_steps(text, 4)
+
+
+def test_answers_are_paired_by_question_though_some_are_empty(counting, monkeypatch):
+    """A model that writes nothing to some of the questions: what is left goes with its own question."""
+    model, saes, behaviour = counting
+    module = importlib.import_module("saereason.study.propose")
+    whole, asked = module.generate, []
+
+    def with_empty_answers(lm, prompts, **options):
+        said = whole(lm, prompts, **options)
+        silent = 1 if prompts[0].endswith("Q") else 3
+        tokens = tuple(() if n == silent else row for n, row in enumerate(said.tokens))
+        return dataclasses.replace(said, tokens=tokens)
+
+    def noted(lm, on, off, **options):
+        asked.append((on, off))
+        return sr.Examples.pair(lm, on, off, **options)
+
+    monkeypatch.setattr(module, "generate", with_empty_answers)
+    monkeypatch.setattr(module, "Examples", SimpleNamespace(pair=noted, graded=sr.Examples.graded))
+    propose(model, saes, behaviour, n=1)
+    for on, off in asked:
+        assert len(on) == 14 and [text[:-1] for text in on] == [text[:-1] for text in off]
+
+
+def test_a_model_that_writes_nothing_leaves_those_scores_out(counting, monkeypatch):
+    model, saes, behaviour = counting
+    module = importlib.import_module("saereason.study.propose")
+    whole = module.generate
+
+    def silent(lm, prompts, **options):
+        said = whole(lm, prompts, **options)
+        return dataclasses.replace(said, tokens=((),) * len(prompts))
+
+    monkeypatch.setattr(module, "generate", silent)
+    found = propose(model, saes, behaviour, n=1)
+    assert "the model wrote nothing after any of 16 prompts" in found.left_out["pooled over what is written"]
+    assert "paired difference" in found.by_score

@@ -55,9 +55,9 @@ def challenge(
     others: Annotated[list[str] | None, typer.Option(help="SAEs of another seed; may be given again.")] = None,
     frozen: Annotated[str | None, typer.Option(help="SAEs whose decoder was never trained.")] = None,
     top: Annotated[int, typer.Option(help="Features that each score proposes.")] = 3,
-    n: Annotated[int, typer.Option(help="Prompts to confirm on.")] = 100,
+    n: Annotated[int | None, typer.Option(help="Prompts to confirm on: 100 of cot-mode, 60 of step-words.")] = None,
     draws: Annotated[int, typer.Option(help="Random controls of each kind.")] = 10,
-    tokens: Annotated[int, typer.Option(help="Longest answer.")] = 96,
+    tokens: Annotated[int | None, typer.Option(help="Longest answer in cot-mode: 96.")] = None,
     seed: int = 0,
     folder: Out = Path("runs/challenge"),
 ) -> None:
@@ -65,6 +65,7 @@ def challenge(
     with plain_errors():
         from saereason.behaviours import cot_mode, step_words
         from saereason.controls import Rivals
+        from saereason.controls.ladder import check_draws
         from saereason.loading import load_model
         from saereason.progress import steps
         from saereason.runs import Run, claimed
@@ -73,6 +74,9 @@ def challenge(
 
         if behaviour not in ("cot-mode", "step-words"):
             raise ValueError(f"no behaviour {behaviour!r}; there are cot-mode and step-words.")
+        if behaviour == "step-words" and tokens is not None:
+            raise ValueError(f"tokens are {tokens} and nothing is written for step-words; leave --tokens out.")
+        check_draws(draws)
         lm = load_model(model, adapter=adapter, gguf=gguf)
         loaded = saes_of(saes, device=lm.device)
         wanted = numbers(layers, "layers") if layers else tuple(loaded)
@@ -82,11 +86,9 @@ def challenge(
         chosen = {layer: loaded[layer] for layer in wanted}
         rivals = Rivals(tuple(saes_of(path) for path in others or ()), saes_of(frozen) if frozen else None)
         with claimed(folder), steps() as bars:
-            made = (
-                cot_mode(lm, n_confirmation=n, max_new_tokens=tokens, seed=seed)
-                if behaviour == "cot-mode"
-                else step_words(lm)
-            )
+            given = {"n_confirmation": n, "max_new_tokens": tokens}
+            given = {name: value for name, value in given.items() if value is not None}
+            made = cot_mode(lm, seed=seed, **given) if behaviour == "cot-mode" else step_words(lm, **given)
             study = run_study(
                 lm, chosen, made, Run.open(folder), bars, n_per_score=top, n_draws=draws, rivals=rivals, seed=seed
             )

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .sae import SAE
+from .sae import SAE, layer_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +39,26 @@ class Encoder:
         return cls(sae, d_sae, (sae.W_enc.to(dtype), made.b_enc.to(dtype), centre.to(dtype)))
 
     def __call__(self, x: Float[Tensor, "token d_model"]) -> Active:
+        """Raises ValueError for a residual stream that is not finite, and for activations that are not."""
         if self.weights is None:
             acts = self.sae.encode(x.to(self.sae.W_enc.dtype))
+            self._check_finite(x, acts)
             token, index = acts.nonzero(as_tuple=True)
             return Active(token, index, acts[token, index].float())
         W_enc, b_enc, centre = self.weights
         pre_acts = torch.addmm(b_enc, x.to(W_enc.dtype) - centre, W_enc)
         values, index = pre_acts.topk(self.sae.cfg.k, dim=-1, sorted=False)
+        self._check_finite(x, values)
         token = torch.arange(len(x), device=x.device).repeat_interleave(self.sae.cfg.k)
         fires = values.flatten() > 0
         return Active(token[fires], index.flatten()[fires], values.flatten()[fires].float())
+
+    def _check_finite(self, x: Tensor, acts: Tensor) -> None:
+        for what, values in (("the residual stream that it reads", x), ("its activations", acts)):
+            if not values.sum().isfinite() and not values.isfinite().all():
+                bad = int((~values.isfinite()).any(-1).sum())
+                where = f"layer {layer_of(self.sae, 'the SAE')}"
+                raise ValueError(
+                    f"the SAE at {where} cannot be used: {what} at {bad} of {len(x)} tokens are not finite; load the "
+                    "model in float32, and look at its weights."
+                )

@@ -120,10 +120,18 @@ def feature_acts(sae: SAE, resid: Float[Tensor, "row d_model"], index: int) -> F
 
 def decoder_row(sae: SAE, index: int) -> Float[Tensor, "d_model"]:
     """What one unit of a feature's activation adds to the reconstruction, float32."""
-    row = sae.W_dec[index].detach().float()
-    if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False):
-        row = row / row.norm()
-    return row
+    return _unscaled(sae, sae.W_dec[index])
+
+
+def decoder_rows(sae: SAE) -> Float[Tensor, "d_sae d_model"]:
+    """`decoder_row` of every feature."""
+    return _unscaled(sae, sae.W_dec)
+
+
+def _unscaled(sae: SAE, rows: Tensor) -> Tensor:
+    """Rows as they are added, which SAEs that count activations in their norms have at a norm of 1."""
+    rows = rows.detach().float()
+    return rows / rows.norm(dim=-1, keepdim=True) if getattr(sae.cfg, "rescale_acts_by_decoder_norm", False) else rows
 
 
 def unit_of(sae: SAE, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row 1"] | float:

@@ -11,7 +11,7 @@ from saereason import hooks
 from saereason.features import FeatureTable
 from saereason.metrics import LogProb, Scored, log_probs, padded
 from saereason.model import Model
-from saereason.saes import SAE, check_in_units_of_resid, check_saes
+from saereason.saes import SAE, check_in_units_of_resid, check_saes, decoder_rows
 
 from .moments import Moments, moments
 
@@ -61,10 +61,10 @@ def by_item(
     mask: Bool[Tensor, "item pos"],
 ) -> Float[Tensor, "item d_sae"]:
     """z · (d · ∂metric/∂h) of every feature, summed over the positions of each item."""
-    found = []
+    found, rows = [], decoder_rows(sae)
     for n, at in enumerate(mask):
         acts = sae.encode(resid[n, at].float())
-        found.append((acts * (grad[n, at].float() @ sae.W_dec.float().T)).sum(0))
+        found.append((acts * (grad[n, at].float() @ rows.T)).sum(0))
     return torch.stack(found)
 
 

@@ -105,7 +105,12 @@ class Differences:
 
 @contextmanager
 def filled(folder: Path, n: int, features: np.ndarray) -> Iterator["Filling"]:
-    """A block to fill batch by batch, there under its name only once it is whole."""
+    """A block to fill batch by batch, there under its name only once it is whole; it replaces another block.
+
+    Raises ValueError for a folder that holds anything else.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / VALUES).is_file():
+        raise ValueError(f"{folder} holds other files, which a block would replace; give an empty or a new folder.")
     with write_folder(folder) as partial:
         np.save(partial / FEATURES, features)
         with (partial / VALUES).open("wb") as file:

@@ -11,7 +11,7 @@ from torch import Tensor
 from saereason import hooks
 from saereason.features import Feature, FeatureTable
 from saereason.model import Model, Rendered, pad
-from saereason.saes import SAE, check_in_units_of_resid, check_saes, decoder_row, sae_at
+from saereason.saes import SAE, check_in_units_of_resid, check_saes, decoder_row, decoder_rows, sae_at
 from saereason.steering import Add, LastPromptToken, steered
 
 from .moments import Moments, moments
@@ -47,7 +47,7 @@ def output_slopes(
     nudge = Nudge.of(model, sorted(saes), batches, tokens, size)
     found: dict[int, Moments] = {}
     for layer, slopes in nudge.slopes.items():
-        rows = saes[layer].W_dec.detach().to(slopes)
+        rows = decoder_rows(saes[layer]).to(slopes)
         unit = rows / rows.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         found[layer] = moments((slopes @ unit.T).cpu() * nudge.sizes[layer])
     layer = np.repeat(list(found), [len(each.total) for each in found.values()])

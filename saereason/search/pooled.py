@@ -66,19 +66,28 @@ def observed(batch: Examples) -> tuple[Int[Tensor, "token"], Bool[Tensor, "obser
 
 
 def _pool(active: Active, of_token: Tensor, n: int, d_sae: int, pool: Pool) -> Tensor:
-    flat = torch.zeros(n * d_sae, device=of_token.device)
+    """In float64, in which the mean of equal activations is the same over any number of tokens."""
+    flat = torch.zeros(n * d_sae, device=of_token.device, dtype=_exact(of_token))
     place = of_token[active.token] * d_sae + active.index
+    acts = active.acts.to(flat.dtype)
     if pool == "max":
-        return flat.scatter_reduce_(0, place, active.acts, "amax").view(n, d_sae)
+        return flat.scatter_reduce_(0, place, acts, "amax").view(n, d_sae).float()
     sizes = of_token.bincount(minlength=n)
-    return flat.index_add_(0, place, active.acts).view(n, d_sae) / sizes[:, None]
+    return (flat.index_add_(0, place, acts).view(n, d_sae) / sizes[:, None]).float()
 
 
 def _token_sums(active: Active, shows: Tensor, d_sae: int) -> TokenSums:
-    place = shows[active.token] * d_sae + active.index
+    place, exact = shows[active.token] * d_sae + active.index, _exact(shows)
+    acts = active.acts.to(exact)
 
     def summed(values: Tensor) -> Tensor:
-        return torch.zeros(2 * d_sae, device=place.device).index_add_(0, place, values).view(2, d_sae).cpu().double()
+        flat = torch.zeros(2 * d_sae, device=place.device, dtype=exact)
+        return flat.index_add_(0, place, values).view(2, d_sae).cpu().double()
 
     count = shows.bincount(minlength=2).cpu().double()
-    return TokenSums(count, summed(torch.ones_like(active.acts)), summed(active.acts), summed(active.acts.square()))
+    return TokenSums(count, summed(torch.ones_like(acts)), summed(acts), summed(acts.square()))
+
+
+def _exact(like: Tensor) -> torch.dtype:
+    """The widest precision that the device sums in."""
+    return torch.float32 if like.device.type == "mps" else torch.float64

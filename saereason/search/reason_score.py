@@ -17,10 +17,15 @@ from saereason.hooks import read
 from saereason.model import Model, pad
 from saereason.saes import SAE, Active, Encoder, check_saes
 
+from .written import check_words
+
 WORDS = (
     "alternatively", "hmm", "maybe", "wait", "perhaps", "let me", "therefore", "however", "but", "another"
 )  # fmt: skip
 """The paper's vocabulary; case does not matter."""
+
+NO_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+"""Thai, Lao, Burmese, Khmer, Chinese, Japanese and Korean, in which a word may touch the next."""
 
 WINDOWS = {"paper": (2, 3), "code": (1, 2)}
 """Tokens before and after a word that count as around it, as the paper and as its code have them."""
@@ -72,9 +77,10 @@ def load_lexicon(path: str | Path, skill: str | None = None) -> tuple[str, ...]:
     if isinstance(found, dict):
         if skill is not None and skill not in found:
             raise ValueError(f"{path} has no skill {skill!r}; it has {sorted(found)}.")
-        found = found[skill] if skill is not None else [word for words in found.values() for word in words]
-    if not isinstance(found, list) or not all(isinstance(word, str) and word.strip() for word in found):
-        raise ValueError(f'{path} holds no list of words; give JSON such as ["wait", "therefore"].')
+        lists = [found[skill]] if skill is not None else list(found.values())
+        found = [word for words in lists for word in words] if all(isinstance(words, list) for words in lists) else None
+    if not isinstance(found, list) or not found or not all(isinstance(word, str) and word.strip() for word in found):
+        raise ValueError(f'{path} holds no list of words; give JSON such as ["wait", "therefore"], or lists by skill.')
     return tuple(dict.fromkeys(word.strip().lower() for word in found))
 
 
@@ -96,6 +102,9 @@ def reason_scores(
     """
     if window not in WINDOWS:
         raise ValueError(f"no window {window!r}; there are {sorted(WINDOWS)}.")
+    if not saes or not texts or not all(texts):
+        raise ValueError(f"there are {len(saes)} SAEs and {len(texts)} texts; give at least one of each, none empty.")
+    check_words(words)
     check_saes(model, saes)
     encoders = {layer: Encoder.of(saes[layer], model.dtype) for layer in sorted(saes)}
     sums: dict[int, WordSums] = {}
@@ -119,10 +128,18 @@ def around(
     ids, places = tokens_of(model, text)
     near = torch.zeros(len(ids), len(words), dtype=torch.bool)
     for n, word in enumerate(words):
-        for match in re.finditer(rf"\b{re.escape(word)}\b", text, re.IGNORECASE):
+        for match in re.finditer(_whole(word), text, re.IGNORECASE):
             hit = [k for k, place in enumerate(places) if touches(place, [match.span()])]
             near[max(0, min(hit, default=0) - window[0]) : max(hit, default=-1) + 1 + window[1] if hit else 0, n] = True
     return ids, near
+
+
+def _whole(word: str) -> str:
+    """A pattern for a word that is not part of another; where it ends in a sign, or in a script without spaces, it may
+    be.
+    """
+    ends = (r"\b" if re.match(r"\w", edge) and not NO_SPACES.match(edge) else "" for edge in (word[:1], word[-1:]))
+    return re.escape(word).join(ends)
 
 
 def _sums(active: Active, near: Bool[Tensor, "token word"], d_sae: int) -> WordSums:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -46,6 +47,10 @@ class _Sums:
         return _Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
+COMPARED = 8
+"""Features by which a table is told to be a block's own."""
+
+
 @torch.no_grad()
 def search(
     model: Model,
@@ -69,6 +74,8 @@ def search(
     """
     if not saes:
         raise ValueError("there are no SAEs to search; give at least one layer's.")
+    if pool not in get_args(Pool):
+        raise ValueError(f"pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}.")
     check_saes(model, saes)
     layers = sorted(saes)
     rows = examples.observations()
@@ -112,6 +119,10 @@ def add_max_t(table: FeatureTable, block: Path, *, n_permutations: int = 1000, s
         raise ValueError(
             "the table is not in the order of its features, which is the block's; give it as `search` did."
         )
+    some = np.argsort(-np.abs(table["difference"]))[:COMPARED]
+    on, off = (kept.values[which][:, some].mean(axis=0, dtype=np.float64) for which in (kept.label, ~kept.label))
+    if not np.allclose(on - off, table["difference"][some], rtol=1e-3, atol=1e-6):
+        raise ValueError(f"{block} holds activations on other prompts than the table's; give the table's own block.")
     return table.with_column("p_max_t", kept.max_t(n_permutations=n_permutations, seed=seed))
 
 

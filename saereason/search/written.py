@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saereason.features import Feature, FeatureTable
 from saereason.model import Model
-from saereason.saes import SAE, check_saes, decoder_row, sae_at
+from saereason.saes import SAE, check_saes, decoder_row, decoder_rows, sae_at
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,13 @@ def output_scores(model: Model, saes: Mapping[int, SAE], words: Sequence[str]) -
     Column `output`: the mean logit of the words' first tokens, with and without a space before, in standard deviations
     of the feature's logits over the vocabulary. Raises ValueError without words.
     """
+    if not saes:
+        raise ValueError("there are no SAEs whose features could write; give at least one layer's.")
     check_saes(model, saes)
     tokens = first_tokens(model, words)
     scores = {}
     for layer in sorted(saes):
-        rows, found = saes[layer].W_dec.detach().float(), []
+        rows, found = decoder_rows(saes[layer]), []
         for start in range(0, len(rows), 1024):
             logits = logit_lens(model, rows[start : start + 1024])
             found.append(logits[:, tokens].mean(-1) / logits.std(-1).clamp(min=1e-12))
@@ -68,11 +70,17 @@ def logit_lens(model: Model, rows: Float[Tensor, "row d_model"]) -> Float[Tensor
     return logits - logits.mean(-1, keepdim=True)
 
 
+def check_words(words: Sequence[str]) -> None:
+    """Raises ValueError for one text in place of several words, and for none."""
+    if isinstance(words, str):
+        raise ValueError(f"the words are one text, {words!r}; give a list of words.")
+    if not words or not all(word.strip() for word in words):
+        raise ValueError("there are no words to look for; give at least one, none of them empty.")
+
+
 def first_tokens(model: Model, words: Sequence[str]) -> list[int]:
     """The tokens that words begin with, with and without a space before. Raises ValueError without words."""
+    check_words(words)
     forms = [form for word in words for form in (word, f" {word}")]
     found = [model.tokenizer(form, add_special_tokens=False)["input_ids"][:1] for form in forms]
-    tokens = sorted({token for first in found for token in first})
-    if not tokens:
-        raise ValueError("there are no words to look for; give at least one.")
-    return tokens
+    return sorted({token for first in found for token in first})

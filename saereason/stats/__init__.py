@@ -6,12 +6,16 @@ The unit is the item (a prompt, a question), never a token. Random draws come fr
 from .estimate import Estimate
 from .families import benjamini_hochberg, benjamini_yekutieli, max_t, max_t_groups, studentised
 from .proportions import mcnemar, paired_difference, wilson
+from .ranks import above, auroc_interval, auroc_lead
 from .resampling import bootstrap, bootstrap_bands, mean_interval
 from .similarity import linear_cka
 from .sizes import cohens_d, cohens_dz, d_intervals, largest_d
 
 __all__ = [
     "Estimate",
+    "above",
+    "auroc_interval",
+    "auroc_lead",
     "benjamini_hochberg",
     "benjamini_yekutieli",
     "bootstrap",

@@ -45,6 +45,9 @@ class Proposals:
 class Answers:
     """What the model writes after some prompts, and which of it is right."""
 
+    items: tuple[int, ...]
+    """Which of the trial's prompts these are."""
+
     prompts: tuple[str | Rendered, ...]
     tokens: tuple[tuple[int, ...], ...]
     texts: tuple[str, ...]
@@ -52,11 +55,13 @@ class Answers:
 
     @classmethod
     def of(cls, model: Model, trial: Trial, n: int) -> "Answers":
-        """To the first `n` prompts, without those that get no token."""
+        """To the first `n` prompts, without those that get no token. Raises ValueError where none gets any."""
         prompts = trial.prompts[:n]
         said = generate(model, prompts, max_new_tokens=trial.max_new_tokens, batch_size=100)
         rows = list(enumerate(zip(prompts, said.tokens, said.texts, said.finished, strict=True)))
-        kept = [(p, t, x, trial.judge(k, x, t, finished=f) is Outcome.RIGHT) for k, (p, t, x, f) in rows if t]
+        kept = [(k, p, t, x, trial.judge(k, x, t, finished=f) is Outcome.RIGHT) for k, (p, t, x, f) in rows if t]
+        if not kept:
+            raise ValueError(f"the model wrote nothing after any of {len(prompts)} prompts.")
         return cls(*(tuple(column) for column in zip(*kept, strict=True)))
 
 
@@ -100,19 +105,24 @@ def _columns(model: Model, saes: Mapping[int, SAE], behaviour: Behaviour, n: int
     ]
     if behaviour.practice is None:
         return found
-    on = Answers.of(model, behaviour.practice, n)
+    practice, rehearsal = behaviour.practice, behaviour.rehearsal
+    on = cache(lambda: Answers.of(model, practice, n))
     found += [
-        ("ReasonScore", lambda: reason_scores(model, saes, [*on.texts, *map(_text, behaviour.plain)]), "reason_score"),
-        ("correlation with being right", lambda: _graded(model, saes, on), "correlation"),
-        ("attribution", lambda: attribute(model, saes, _continuations(model, on)), "attribution_t"),
+        (
+            "ReasonScore",
+            lambda: reason_scores(model, saes, [*on().texts, *map(_text, behaviour.plain)]),
+            "reason_score",
+        ),
+        ("correlation with being right", lambda: _graded(model, saes, on()), "correlation"),
+        ("attribution", lambda: attribute(model, saes, _continuations(model, on())), "attribution_t"),
     ]
-    if behaviour.rehearsal is not None:
-        off = Answers.of(model, behaviour.rehearsal, n)
-        asked = behaviour.rehearsal.prompts
+    if rehearsal is not None:
+        off = cache(lambda: Answers.of(model, rehearsal, n))
+        asked = rehearsal.prompts
         found += [
             ("effect on the next token", lambda: output_slopes(model, saes, asked, WORDS), "output_slope_t"),
-            ("first token written", lambda: _written(model, saes, on, off, 1), "studentised"),
-            ("pooled over what is written", lambda: _written(model, saes, on, off, 16), "studentised"),
+            ("first token written", lambda: _written(model, saes, on(), off(), 1), "studentised"),
+            ("pooled over what is written", lambda: _written(model, saes, on(), off(), 16), "studentised"),
         ]
     return found
 
@@ -126,10 +136,16 @@ def _graded(model: Model, saes: Mapping[int, SAE], on: Answers) -> FeatureTable:
 
 
 def _written(model: Model, saes: Mapping[int, SAE], on: Answers, off: Answers, n: int) -> FeatureTable:
-    """Over the first `n` tokens written, pair by pair; the two have the same questions in the same order."""
-    k = min(len(on.prompts), len(off.prompts))
-    cut = tuple([row[:n] for row in side.tokens[:k]] for side in (on, off))
-    return search(model, saes, Examples.pair(model, on.prompts[:k], off.prompts[:k], written=(cut[0], cut[1])))
+    """Over the first `n` tokens written, pair by pair: the two trials have the same questions in the same order, and
+    those with an answer in both count.
+    """
+    both = sorted({*on.items} & {*off.items})
+    prompts, cut = [], []
+    for side in (on, off):
+        places = [side.items.index(item) for item in both]
+        prompts.append([side.prompts[place] for place in places])
+        cut.append([side.tokens[place][:n] for place in places])
+    return search(model, saes, Examples.pair(model, *prompts, written=(cut[0], cut[1])))
 
 
 def _continuations(model: Model, on: Answers) -> LogProb:

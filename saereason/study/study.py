@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from saereason.controls import Behaviour, Rivals, Verdict, challenge
-from saereason.controls.ladder import NAMES, standing
+from saereason.controls.ladder import NAMES, check_draws, standing
 from saereason.model import Model
 from saereason.plots import plot_funnel
 from saereason.progress import Steps
@@ -37,6 +37,7 @@ def run_study(
 
     What the run already holds is not done again.
     """
+    check_draws(n_draws)
     with bars.step("let every score propose features") as show:
         proposals = propose(model, saes, behaviour, n=n_per_score, progress=show)
         proposals.table.save(run.folder / "proposals.parquet")

@@ -53,13 +53,11 @@ class TokenProfile:
     def cues(self, n: int, *, min_count: int = 5) -> tuple[Int[np.ndarray, "cue"], Float[np.ndarray, "cue"]]:
         """The n tokens of highest mean activation, and these means; fewer if fewer have any.
 
-        As published, tokens that occur less than `min_count` times are left out. Raises ValueError if none is left.
+        As published, tokens that occur less than `min_count` times are left out; if no other carries activation, those
+        that occur most often stand in.
         """
-        often = np.flatnonzero((self.count >= min_count) & (self.mass > 0))
-        if not len(often):
-            raise ValueError(
-                f"no token that occurs {min_count} times carries activation; give more texts, or a lower min_count."
-            )
+        carries = self.mass > 0
+        often = np.flatnonzero((self.count >= min(min_count, self.count[carries].max())) & carries)
         best = often[np.argsort(-self.mean[often], kind="stable")[:n]]
         return self.token[best], self.mean[best]
 

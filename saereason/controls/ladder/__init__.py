@@ -2,7 +2,7 @@
 
 from .behaviour import Behaviour, Sample
 from .bench import Rivals
-from .challenge import LADDER, challenge
+from .challenge import LADDER, challenge, check_draws
 from .counterexamples import Counterexamples, Templates
 from .rung import NAMES, Rung
 from .verdict import Verdict, standing, verdict_rows
@@ -18,6 +18,7 @@ __all__ = [
     "Templates",
     "Verdict",
     "challenge",
+    "check_draws",
     "standing",
     "verdict_rows",
 ]

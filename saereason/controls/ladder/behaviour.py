@@ -1,11 +1,17 @@
 """A behaviour that a feature is claimed to stand for, and all that it takes to doubt the claim."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+from torch import Tensor
 
 from saereason.effects import Trial
 from saereason.examples import Examples
 from saereason.model import Rendered
 from saereason.steering import LastPromptToken, When
+
+TRIALS = ("rehearsal", "practice", "absent", "instructed", "present", "task")
+"""The fields of a behaviour that are trials."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +86,24 @@ class Behaviour:
             raise ValueError(
                 f"{shared[0]} is in discovery and in confirmation; what a feature is chosen on cannot confirm it."
             )
+        rows = [{tuple(row.tolist()) for row in _texts(each)} for each in (self.discovery, self.confirmation)]
+        if both := rows[0] & rows[1]:
+            raise ValueError(
+                f"{len(both)} texts of discovery are in confirmation too, under other ids; what a feature is chosen on "
+                "cannot confirm it."
+            )
+        lone = [name for name in TRIALS if (trial := getattr(self, name)) is not None and len(trial) < 2]
+        if lone:
+            raise ValueError(
+                f"the trial `{lone[0]}` has one prompt, which tells nothing of the spread; give two or more."
+            )
         if self.absent is not None and self.rehearsal is None:
             raise ValueError("there are prompts to steer on but none to rehearse on; give discovery prompts too.")
         if self.instructed is not None and (self.absent is None or self.instructed.ids != self.absent.ids):
             raise ValueError("the instructed prompts are not those of `absent`; give the same items in the same order.")
+
+
+def _texts(sample: Sample) -> Iterator[Tensor]:
+    """The token ids of each row, without its padding."""
+    examples = sample.examples
+    return (tokens[mask] for tokens, mask in zip(examples.tokens, examples.mask, strict=True))

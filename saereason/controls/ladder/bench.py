@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,7 @@ class Bench:
             "others": [hashes(saes) for saes in rivals.others],
             "frozen": hashes(rivals.frozen or {}),
             "untrained": rivals.untrained and (rivals.untrained[0].hash, hashes(rivals.untrained[1])),
-            "counterexamples": self.counterexamples.name,
+            "counterexamples": _told(self.counterexamples),
             "n_draws": self.n_draws,
             "seed": self.seed,
         }
@@ -158,7 +158,8 @@ class Bench:
     def found(self, name: str, saes: Mapping[int, SAE], sample: Sample, model: Model | None = None) -> Found:
         """What search finds in some SAEs, with p adjusted for all their features; searched once under a name."""
         if name not in self._kept:
-            block = self.folder / name
+            decides = [hashes(saes), (model or self.model).hash, describe(sample)]
+            block = self.folder / hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:24]
             table = search(model or self.model, saes, sample.examples, block=block)
             self._kept[name] = Found(add_max_t(table, block, seed=self.seed), Block.open(block))
         return self._kept[name]
@@ -189,3 +190,8 @@ class Bench:
                 [(_, table)] = inline(self.run, [unit], lambda unit: compute())
             self._kept[key] = table
         return self._kept[key]
+
+
+def _told(writer: Counterexamples) -> Any:
+    """Who writes counterexamples, and how, where that can be told."""
+    return [writer.name, describe(writer) if is_dataclass(writer) else ""]

@@ -38,6 +38,9 @@ LADDER: tuple[Climb, ...] = (
 )
 """Each rung's rule is its docstring."""
 
+FEWEST_DRAWS = 10
+"""Random controls of each kind."""
+
 
 def challenge(
     model: Model,
@@ -62,14 +65,15 @@ def challenge(
     """
     check_saes(model, saes)
     check_in_units_of_resid(saes)
+    for other in (*rivals.others, *([rivals.frozen] if rivals.frozen else [])):
+        check_saes(model, other)
     for feature in features:
         sae_at(saes, feature)
     if not features or len(set(features)) < len(features):
         raise ValueError(f"there are {len(features)} features, {len(set(features))} different; give each once.")
     if not multiples or min(multiples) <= 0:
         raise ValueError(f"multiples are {list(multiples)}; give at least one, all positive.")
-    if n_draws < 10:
-        raise ValueError(f"{n_draws} random draws of each kind say little; give at least 10.")
+    check_draws(n_draws)
     with _folder(run) as folder:
         bench = Bench(
             model,
@@ -95,6 +99,12 @@ def challenge(
         if run is not None:
             _keep(run, bench, verdicts)
     return verdicts
+
+
+def check_draws(n: int) -> None:
+    """Raises ValueError for fewer random controls than say anything."""
+    if n < FEWEST_DRAWS:
+        raise ValueError(f"{n} random draws of each kind say little; give at least {FEWEST_DRAWS}.")
 
 
 def _climbed(bench: Bench, climb: Climb, candidate: Candidate) -> Rung:

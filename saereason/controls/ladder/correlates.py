@@ -1,12 +1,11 @@
 """Rungs 1 and 2: does the feature go with the behaviour, and does it on prompts that search never saw?"""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from saereason.search import Block
-from saereason.stats import Estimate
+from saereason.stats import Estimate, above, auroc_interval, auroc_lead
 
 from .bench import Bench, Candidate, Found
 from .rung import ALPHA, Rung, added
@@ -40,12 +39,8 @@ def _beside(rung: Rung, bench: Bench, candidate: Candidate) -> Rung:
     own = candidate.sign * np.asarray(found.block.values[:, found.column(candidate.feature)], dtype=np.float64)
     aurocs = {name: above(scores[label], scores[~label]) for name, scores in rivals.items()}
     best = max(aurocs, key=lambda name: aurocs[name])
-    lead = _bootstrapped(
-        lambda on, off: above(own[on], own[off]) - above(rivals[best][on], rivals[best][off]),
-        label,
-        paired=paired,
-        seed=bench.seed,
-    )
+    sides = [(scores[label], scores[~label]) for scores in (own, rivals[best])]
+    lead = auroc_lead(sides[0], sides[1], paired=paired, seed=bench.seed)
     named = ", ".join(f"{name} {value:.3f}" for name, value in aurocs.items())
     return replace(
         rung,
@@ -70,40 +65,7 @@ def _rung(number: int, found: Found, candidate: Candidate, p: float, family: str
     )
 
 
-def separation(block: Block, column: int, *, n_resamples: int = 1000, seed: int = 0) -> Estimate:
-    """A feature's AUROC with a bootstrap interval over prompts: pairs stay together, else each label is drawn anew."""
+def separation(block: Block, column: int, *, seed: int = 0) -> Estimate:
+    """A feature's AUROC with an interval over prompts."""
     values = np.asarray(block.values[:, column], dtype=np.float64)
-    return _bootstrapped(
-        lambda on, off: above(values[on], values[off]),
-        block.label,
-        paired=block.paired,
-        n_resamples=n_resamples,
-        seed=seed,
-    )
-
-
-def _bootstrapped(
-    statistic: Callable[[np.ndarray, np.ndarray], float],
-    label: np.ndarray,
-    *,
-    paired: bool,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> Estimate:
-    """A statistic of the numbers of the observations on and off, with its percentile interval over prompts."""
-    on, off = np.flatnonzero(label), np.flatnonzero(~label)
-    rng = np.random.default_rng(seed)
-    draws = np.empty(n_resamples)
-    for n in range(n_resamples):
-        first = rng.integers(len(on), size=len(on))
-        second = first if paired else rng.integers(len(off), size=len(off))
-        draws[n] = statistic(on[first], off[second])
-    low, high = np.quantile(draws, [0.025, 0.975])
-    value = statistic(on, off)
-    return Estimate(value, float(min(low, value)), float(max(high, value)))
-
-
-def above(on: np.ndarray, off: np.ndarray) -> float:
-    """The probability that one of `on` is above one of `off`, ties counted half."""
-    off = np.sort(off)
-    return float((np.searchsorted(off, on, "left") + np.searchsorted(off, on, "right")).mean() / 2 / len(off))
+    return auroc_interval((values[block.label], values[~block.label]), paired=block.paired, seed=seed)

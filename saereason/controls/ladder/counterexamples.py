@@ -11,7 +11,10 @@ from .behaviour import Behaviour
 
 @runtime_checkable
 class Counterexamples(Protocol):
-    """Writes texts against a feature. A language model may stand behind it; `name` says what does."""
+    """Writes texts against a feature. A language model may stand behind it; `name` says what does.
+
+    A run keeps what a rung found under the name, and under the fields of a dataclass: another writer needs another.
+    """
 
     @property
     def name(self) -> str: ...
@@ -26,15 +29,16 @@ class Counterexamples(Protocol):
 
 
 FRAMES = (
-    'The word "{}" was painted on the side of the boat.',
-    'My sister wrote "{}" in her notebook and then went out to feed the cat.',
-    'On page nine somebody had underlined "{}" with a blue pencil.',
-    'The parrot said "{}" twice, looked at the window and fell asleep.',
-    'A sign with "{}" on it hung over the door of the bakery.',
-    'He could not remember what "{}" is in French, so he ordered tea.',
-    'The crossword had "{}" in the last row, next to the picture of a whale.',
-    'They named the second puppy "{}" because it rained that day.',
+    "The word{} was painted on the side of the boat.",
+    "My sister wrote{} in her notebook and then went out to feed the cat.",
+    "On page nine somebody had underlined{} with a blue pencil.",
+    "The parrot said{} twice, looked at the window and fell asleep.",
+    "A sign with{} on it hung over the door of the bakery.",
+    "He could not remember what{} is in French, so he ordered tea.",
+    "The crossword had{} in the last row, next to the picture of a whale.",
+    "They named the second puppy{} because it rained that day.",
 )
+"""A token stands in them as it is, with the space before it or without."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Templates:
         return "templates"
 
     def bearing(self, behaviour: Behaviour, tokens: Sequence[str]) -> Sequence[str]:  # noqa: ARG002
-        words = [token.strip() for token in tokens if token.strip()][: self.n_tokens]
+        words = [token for token in tokens if token.strip()][: self.n_tokens]
         return [frame.format(word) for word in dict.fromkeys(words) for frame in FRAMES]
 
     def paraphrases(self, behaviour: Behaviour, tokens: Sequence[str]) -> Sequence[str | Rendered]:  # noqa: ARG002

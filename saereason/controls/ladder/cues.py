@@ -27,6 +27,8 @@ def survives_cues(bench: Bench, candidate: Candidate) -> Rung:
     if candidate.sign < 0:
         return untried(3, "it is less active with the behaviour, and what is absent cannot be put into a text")
     behaviour, feature = bench.behaviour, candidate.feature
+    if not behaviour.showing:
+        return untried(3, "the behaviour has no texts that show it")
     own = _peaks(bench, candidate, behaviour.showing)
     if not own.any():
         return Rung(3, False, "it is silent on the texts that show the behaviour", n=len(own))
@@ -34,15 +36,17 @@ def survives_cues(bench: Bench, candidate: Candidate) -> Rung:
     half = float(own[own > 0].mean()) / 2
     writer = bench.counterexamples
     clauses, passed = [_of_tokens(trial)], trial.outcome == "passed"
+    against = ["its own tokens, seven ways", "other tokens in the same places"]
     details = {"d": trial.best.d, "concentration": trial.profile.concentration.value, "transfer": trial.transfer}
     for name, texts, bound in (
-        ("counterexamples", writer.bearing(behaviour, trial.cue_texts), FOOLED),
+        ("counterexamples", _bearing(bench, trial), FOOLED),
         ("paraphrases", writer.paraphrases(behaviour, trial.cue_texts), FOUND),
     ):
         if texts:
             lit = int((_peaks(bench, candidate, texts) >= half).sum())
             details[name] = lit / len(texts)
             passed &= lit / len(texts) <= bound if name == "counterexamples" else lit / len(texts) >= bound
+            against += [f"{name} by {writer.name}"] if name == "counterexamples" else []
             clauses.append(f"on in {wilson(lit, len(texts)).value:.0%} of {len(texts)} {name} ({writer.name})")
     if bench.matched is not None:
         column = bench.matched.column(feature)
@@ -50,10 +54,14 @@ def survives_cues(bench: Bench, candidate: Candidate) -> Rung:
         p = details["p_matched"] = float(bench.matched.block.max_t(np.array([column]), seed=bench.seed)[0])
         passed &= p <= ALPHA and figure.value > 0.5
         clauses.append(f"AUROC {figure} (p = {p:.2g}) on texts matched in length and format")
-    against = ("its own tokens, seven ways", "other tokens in the same places", f"counterexamples by {writer.name}")
-    return Rung(
-        3, passed, "; ".join(clauses), trial.best.over_control, "Cohen's d", len(behaviour.plain), against, details
-    )
+    figure, n = trial.best.over_control, len(behaviour.plain)
+    return Rung(3, passed, "; ".join(clauses), figure, "Cohen's d", n, tuple(against), details)
+
+
+def _bearing(bench: Bench, trial: CueTrial) -> list[str | Rendered]:
+    """The writer's counterexamples that do bear one of the feature's tokens, as the tokenizer sees them."""
+    texts = bench.counterexamples.bearing(bench.behaviour, trial.cue_texts)
+    return [text for text in texts if set(trial.cues) & set(bench.model.encode(text))]
 
 
 def _of_tokens(trial: CueTrial) -> str:

@@ -46,9 +46,9 @@ class Verdict:
         if stop is None:
             told = f"it passes all {len(self.rungs)} rungs; at the last, {self.rungs[-1].said}"
         else:
-            shown = f"it {NAMES[self.height][0]} (rung {self.height})" if self.height else "nothing is shown"
+            shown = f"it {NAMES[self.height][0]} (rung {self.height}), but" if self.height else "nothing is shown:"
             fails = f"whether it {stop.name} was not tried" if stop.passed is None else f"it {NAMES[stop.number][1]}"
-            told = f"{shown}, but {fails} (rung {stop.number}): {stop.said}{_held_against(stop)}"
+            told = f"{shown} {fails} (rung {stop.number}): {stop.said}{_held_against(stop)}"
             above = " and ".join(
                 f"{word} rung{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
                 for word, passed in (("passes", True), ("fails", False))
