@@ -56,6 +56,7 @@ from .layers import WithFeatures as WithFeatures
 from .layers import WithoutFeatures as WithoutFeatures
 from .layers import adjusted as adjusted
 from .layers import answer_depths as answer_depths
+from .layers import answer_log_probs as answer_log_probs
 from .layers import candidate_features as candidate_features
 from .layers import compare_depth as compare_depth
 from .layers import compare_kinds as compare_kinds

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import saereason as sr
-from saereason.layers import Curve, adjusted, compare_depth, fast_slow, matched, take
+from saereason.layers import Curve, adjusted, answer_log_probs, compare_depth, fast_slow, matched, take
 from saereason.layers.lens import unembedded
 from saereason.layers.matching import COVARIATES, covariates
 from saereason.layers.similarity import similarities
@@ -185,3 +185,17 @@ def test_similarity_comes_with_its_nulls(model):
     assert (found[3].cka < found[1].cka).all()
     with pytest.raises(ValueError, match="give two wordings of each, for the same items"):
         similarities(model, (fast[0], fast[1][:3]), slow)
+
+
+def test_answers_are_scored_after_a_thought_as_after_the_same_text(model):
+    task = sr.Task("made", "reasoning", tuple(sr.Item(str(n), f"{n} + 1 =", str(n + 1)) for n in range(3)))
+    thoughts = ["so 1", "", "that is 3"]
+    prompts = [p.text for p in task.prompts(model, "Go on.")]
+    ends = [f"{p}{t}\nThe answer is" if t else f"{p}The answer is" for p, t in zip(prompts, thoughts, strict=True)]
+    expected = LogProb.of(model, ends, [f" {item.answer}" for item in task.items])(model).numpy()
+    found = answer_log_probs(model, task, "Go on.", thoughts)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    long = answer_log_probs(model, task, "Go on.", ["x" * 600, "", ""])
+    assert np.isnan(long[0]) and np.isfinite(long[1:]).all()
+    with pytest.raises(ValueError, match="there are 1 thoughts for 3 items"):
+        answer_log_probs(model, task, None, ["so"])

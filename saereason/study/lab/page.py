@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from saereason.layers import AnswerDepths, FastSlow
+from saereason.layers import AnswerDepths
 from saereason.layers.contrasts import POSITIONS
 from saereason.model import Model
 from saereason.plots import (
@@ -25,6 +25,7 @@ from saereason.runs import write_table
 from saereason.stats import Estimate, mean_interval
 
 from .lab import Lab
+from .parts import Thought
 
 FINDING_HEADER = ("operator", "reasoning less knowledge", "p", "all layers", "p", "first pair", "families", "left out")
 WHAT_WOULD_CHANGE_IT = (
@@ -37,11 +38,11 @@ LENS_NOTE = (
     "Mean first layer (counted from 0) from which the scored tokens are the likeliest, over items with any that the "
     "model gets right. What can be read at a layer need not be computed there."
 )
-FAST_HEADER = ("domain", "items", "n", "fast", "slow", "δ", "δ_c", "δ_o", "r_c", "r_o")
+FAST_HEADER = ("domain", "items", "n", "fast", "slow", "δ", "δ_c", "δ_o", "r_c", "r_o", "Δ log p")
 FAST_NOTE = (
     "Answers at once and after thinking. δ = δ_c − δ_o: what thinking corrects less what it spoils; r_c and r_o are "
     "the same among those wrong, and right, at once. Whatever is not right counts as wrong, but in the rows of items "
-    "that are parsed in both."
+    "that are parsed in both. Δ log p: nats per token that thinking adds to the answer; a thought may state it."
 )
 
 
@@ -85,7 +86,7 @@ def _parts(lab: Lab) -> list[Section]:
         header = ("family", "clean", "median layer", "worst layer")
         found.append(Table("Answers that are none, with a block skipped", header, tuple(rows)))
     if parts.thought:
-        rows = [row for whole, parsed in parts.thought for row in fast_rows(whole, parsed)]
+        rows = [row for thought in parts.thought for row in fast_rows(thought)]
         found.append(Table("Fast and slow", FAST_HEADER, tuple(rows), FAST_NOTE))
     if parts.similar:
         found.append(Figure("States under fast and slow prompts", plot_similarity(parts.similar)))
@@ -122,12 +123,14 @@ def lens_rows(depths: Sequence[AnswerDepths]) -> list[tuple[Any, ...]]:
     return rows
 
 
-def fast_rows(whole: FastSlow, parsed: FastSlow | None) -> list[tuple[Any, ...]]:
-    named = [(each, items) for each, items in ((whole, "all"), (parsed, "parsed in both")) if each is not None]
-    return [
-        (f.domain, items, f.n, f.fast, f.slow, f.delta, f.corrected, f.overthought, f.corrects, f.overthinks)
-        for f, items in named
-    ]
+def fast_rows(thought: Thought) -> list[tuple[Any, ...]]:
+    """All items, and those that are parsed in both."""
+    rows = []
+    for f, items, gain in ((thought.whole, "all", thought.gain), (thought.parsed, "parsed in both", None)):
+        if f is not None:
+            shares = (f.fast, f.slow, f.delta, f.corrected, f.overthought, f.corrects, f.overthinks)
+            rows.append((f.domain, items, f.n, *shares, gain))
+    return rows
 
 
 def tables(lab: Lab) -> dict[str, Any]:
@@ -172,7 +175,7 @@ def tables(lab: Lab) -> dict[str, Any]:
             [_long({"drop": c.drop}, a).assign(family=c.family) for c, a in zip(lost, axes, strict=True)]
         )
     if parts.thought:
-        rows = [(f, kind) for pair in parts.thought for f, kind in zip(pair, ("all", "parsed"), strict=True) if f]
+        rows = [(f, kind) for t in parts.thought for f, kind in ((t.whole, "all"), (t.parsed, "parsed")) if f]
         found["fast_slow"] = pd.json_normalize([{**asdict(f), "items": kind} for f, kind in rows], sep="_")
     if parts.similar:
         found["similarity"] = pd.DataFrame(

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 from saereason.effects import Trial, sweep
 from saereason.examples import Examples
 from saereason.layers import (
@@ -20,6 +22,7 @@ from saereason.layers import (
     StepMap,
     WithFeatures,
     WithoutFeatures,
+    answer_log_probs,
     answer_place,
     beyond,
     candidate_features,
@@ -31,11 +34,13 @@ from saereason.layers import (
     similarities,
     step_map,
 )
+from saereason.layers.fast_slow import PARSED
 from saereason.loading import random_copy
 from saereason.model import Model
 from saereason.progress import Steps
 from saereason.runs import Run
 from saereason.saes import SAE
+from saereason.stats import Estimate, mean_interval
 from saereason.steering import Divergence
 from saereason.tasks import confirmation_task, discovery_task
 
@@ -54,6 +59,18 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
+class Thought:
+    """What thinking does to the answers of one domain."""
+
+    whole: FastSlow
+    parsed: FastSlow | None
+    """Of the items that are parsed in both; None where none is."""
+
+    gain: Estimate
+    """Rise of the answer's log-probability per token, of the items that fit, with its interval over them."""
+
+
+@dataclass(frozen=True, eq=False)
 class Parts:
     """What was found beside the battery; empty where it was not asked for."""
 
@@ -64,8 +81,7 @@ class Parts:
     probed: tuple[Probed, ...] = ()
     steps: tuple[StepMap, ...] = ()
     graded: tuple[GradedCurve, ...] = ()
-    thought: tuple[tuple[FastSlow, FastSlow | None], ...] = ()
-    """Of each domain: all items, and those that are parsed in both."""
+    thought: tuple["Thought", ...] = ()
 
     similar: tuple[Similarity, ...] = ()
     left_out: tuple[str, ...] = ()
@@ -148,17 +164,22 @@ def _graded(model: Model, subject: Subject, sizes: Sizes, run: Run) -> GradedCur
     return graded(model, None, trial, SkipBlock(), name=subject.name, kind=subject.family.kind, run=run)
 
 
-def _thought(model: Model, subject: Subject, sizes: Sizes, run: Run) -> tuple[FastSlow, FastSlow | None]:
+def _thought(model: Model, subject: Subject, sizes: Sizes, run: Run) -> Thought:
     assert subject.task is not None
-    task, outcomes = subject.task.take(sizes.thought), []
-    for instruction, tokens in ((task.direct or None, sizes.short), (task.cot, sizes.tokens)):
+    task, tables = subject.task.take(sizes.thought), []
+    ways = ((task.direct or None, sizes.short), (task.cot, sizes.tokens))
+    for instruction, tokens in ways:
         trial = Trial.of(model, task, instruction, max_new_tokens=tokens)
-        outcomes.append(list(sweep(model, None, trial, [], run=run).of("clean")["outcome"]))
-    whole = fast_slow(subject.name, *outcomes)
-    try:
-        return whole, fast_slow(subject.name, *outcomes, parsed_only=True)
-    except ValueError:
-        return whole, None
+        tables.append(sweep(model, None, trial, [], run=run).of("clean"))
+    outcomes = [list(table["outcome"]) for table in tables]
+    parsed = any(all(outcome in PARSED for outcome in pair) for pair in zip(*outcomes, strict=True))
+    fast = answer_log_probs(model, task, ways[0][0])
+    gain = answer_log_probs(model, task, ways[1][0], list(tables[1]["text"])) - fast
+    return Thought(
+        fast_slow(subject.name, *outcomes),
+        fast_slow(subject.name, *outcomes, parsed_only=True) if parsed else None,
+        mean_interval(gain[np.isfinite(gain)]),
+    )
 
 
 def _similar(model: Model, n: int) -> tuple[Similarity, ...]:

@@ -1,0 +1,140 @@
+"""Does the layer lab find where facts and a rule are kept, where that is known?
+
+    python -m benchmarks.localisation [--quick] [--model folder]
+
+In small transformers whose blocks are all at work one block has learnt facts and another a rule (`_planted.py`), at
+random depths, in both orders. `found` is the number of twenty in which skipping blocks names both, as those of the
+largest share, and `wrong_order` in how many the finding puts the two the wrong way round. `coverage` is the share of
+resamples of 100 items of each family whose interval of the centroid difference holds its value on 20,000 other items,
+over ten models; `tie_claimed` the share that claims a difference where one block holds both families, over ten more.
+
+`null_different` is the share of 1,000 splits of one family's real items into two random halves (SmolLM2, word problems,
+effects measured once) that are found to differ.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+import saereason as sr
+from saereason.layers import family_of, take
+from saereason.layers.finding import shares
+from saereason.tasks import confirmation_task
+
+from ._planted import N_LAYERS, Planted, base, planted
+
+FAMILIES = ("rule", "facts", "chatter")
+N_ITEMS = 100
+"""Items of a family in a resample."""
+
+Curves = dict[str, sr.Curve]
+
+
+def curves(made: Planted, n: int, seed: int) -> Curves:
+    """Skip curves of both families, and of a quarter as much chatter."""
+    rng = np.random.default_rng([seed, 77])
+    families = [made.family(name, n if name != "chatter" else max(50, n // 40), rng) for name in FAMILIES]
+    with tempfile.TemporaryDirectory() as folder:
+        found = sr.localise(made.model, None, families, run=sr.Run.open(folder))
+    return {curve.family: curve for curve in found}
+
+
+def named(curve: sr.Curve, neutral: sr.Curve) -> int:
+    """The layer of the largest share, of those that chatter can do without."""
+    keep = neutral.drop.mean(0) <= 1
+    return curve.layers[int(np.where(keep, shares(curve, keep=keep, n_resamples=2).value, -np.inf).argmax())]
+
+
+def models(n: int, *, tied: bool, seed: int) -> Iterator[tuple[Planted, int]]:
+    """`n` models that are kept, blocks drawn anew each time, both orders in turn, with how many were not kept before."""
+    rng, dropped, kept, root = np.random.default_rng([seed, tied]), 0, 0, None
+    while kept < n:
+        if root is None or (kept + dropped) % 5 == 0:
+            root = base(1000 * seed + kept + dropped)
+        first, second = np.sort(rng.choice(N_LAYERS, size=2, replace=False)).tolist()
+        blocks = {"facts": first, "rule": first if tied else second}
+        if kept % 2:
+            blocks = {"facts": blocks["rule"], "rule": blocks["facts"]}
+        made = planted(root, blocks, seed=10_000 * seed + kept + dropped)
+        if made is None:
+            dropped += 1
+            continue
+        kept += 1
+        yield made, dropped
+
+
+def orders(n: int) -> dict[str, Any]:
+    """Twenty models: are both blocks named, and in which order?"""
+    found = wrong = undecided = dropped = 0
+    for made, dropped in models(n, tied=False, seed=1):
+        at = curves(made, 200, seed=1)
+        names = {family: named(at[family], at["chatter"]) for family in ("rule", "facts")}
+        finding = sr.compare_depth(at["rule"], at["facts"], neutral=at["chatter"])
+        deeper = made.blocks["rule"] > made.blocks["facts"]
+        found += names == made.blocks
+        wrong += bool(finding.high < 0 if deeper else finding.low > 0)
+        undecided += not (finding.low > 0 or finding.high < 0)
+        print(f"planted {made.blocks}, named {names}: {finding.statement}", flush=True)
+    return {"found": found, "wrong_order": wrong, "undecided": undecided, "models": n, "not_kept": dropped}
+
+
+def resamples(n_models: int, n_resamples: int, n_fresh: int, *, tied: bool) -> list[tuple[bool, bool]]:
+    """Of each resample: does its interval hold the value on the fresh items, and does it claim a difference?"""
+    found, pool = [], n_fresh // 2
+    for k, (made, _) in enumerate(models(n_models, tied=tied, seed=2)):
+        at = curves(made, n_fresh + pool, seed=2)
+        fresh = {name: take(at[name], range(n_fresh)) for name in ("rule", "facts")}
+        truth = sr.compare_depth(fresh["rule"], fresh["facts"], neutral=at["chatter"]).centroid_difference
+        rng = np.random.default_rng([k, 3])
+        for draw in range(n_resamples // n_models):
+            rows = [n_fresh + rng.choice(pool, size=N_ITEMS, replace=False) for _ in range(2)]
+            parts = [take(at[name], chosen.tolist()) for name, chosen in zip(("rule", "facts"), rows, strict=True)]
+            told = sr.compare_depth(*parts, neutral=at["chatter"], seed=2 * draw)
+            found.append((told.low <= truth <= told.high, told.low > 0 or told.high < 0))
+        held, claimed = np.mean(found[-(n_resamples // n_models) :], axis=0)
+        print(
+            f"{'tied' if tied else 'apart'} {made.blocks}: {truth:+.4f}, held {held:.2f}, claimed {claimed:.2f}",
+            flush=True,
+        )
+    return found
+
+
+def null(model_name: str, n: int, n_splits: int) -> float:
+    """Share of splits of real items into random halves that are found to differ."""
+    model = sr.load_model(model_name)
+    family = replace(family_of(model, confirmation_task(n=n)), name="word problems")
+    with tempfile.TemporaryDirectory() as folder:
+        [curve] = sr.localise(model, None, [family], run=sr.Run.open(Path(folder)))
+    rng, different = np.random.default_rng(0), 0
+    for split in range(n_splits):
+        order = rng.permutation(n).tolist()
+        told = sr.compare_depth(take(curve, order[: n // 2]), take(curve, order[n // 2 :]), seed=2 * split)
+        different += told.low > 0 or told.high < 0
+    return different / n_splits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two models of each kind, and few items")
+    parser.add_argument("--model", default="smollm2-135m")
+    asked = parser.parse_args()
+    started = perf_counter()
+    sizes = (2, 2, 20, 400, 16, 40) if asked.quick else (20, 10, 500, 20_000, 200, 1000)
+    n_orders, n_models, n_resamples, n_fresh, n_items, n_splits = sizes
+    figures = orders(n_orders)
+    apart = np.mean(resamples(n_models, n_resamples, n_fresh, tied=False), axis=0)
+    tied = np.mean(resamples(n_models, 2 * n_resamples, n_fresh, tied=True), axis=0)
+    figures |= {"coverage": float(apart[0]), "tie_claimed": float(tied[1]), "tie_coverage": float(tied[0])}
+    figures["null_different"] = null(asked.model, n_items, n_splits)
+    print(json.dumps({**figures, "seconds": perf_counter() - started}))
+
+
+if __name__ == "__main__":
+    main()
