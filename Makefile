@@ -26,7 +26,7 @@ else
 TORCH_FLAGS := $(CPU)
 endif
 
-STUDY := --top 1 --n 60 --tokens 64
+STUDY := challenge cot-mode --layers 14,24 --top 1
 
 .PHONY: env demo study test test-all check docs notebooks bench clean help
 .DEFAULT_GOAL := help
@@ -53,8 +53,8 @@ demo: $(READY)  ## run the demonstration into runs/demo
 	$(BIN)/saereason demo --out runs/demo
 
 study: $(READY)  ## what the ladder says of the small model and of its taught sibling, into runs/study
-	$(BIN)/saereason challenge cot-mode --layers 14,24 $(STUDY) --out runs/study/base
-	$(BIN)/saereason challenge cot-mode --layers 14,24 --adapter taught $(STUDY) --out runs/study/taught
+	$(BIN)/saereason $(STUDY) --n 30 --tokens 48 --out runs/study/base
+	$(BIN)/saereason $(STUDY) --n 60 --tokens 64 --adapter taught --out runs/study/taught
 
 test: $(READY)  ## the tests, but for the slow ones
 	$(OFFLINE) $(BIN)/python -m pytest -m "not slow"

@@ -53,7 +53,7 @@ def named(curve: sr.Curve, neutral: sr.Curve) -> int:
 
 
 def models(n: int, *, tied: bool, seed: int) -> Iterator[tuple[Planted, int]]:
-    """`n` models that are kept, blocks drawn anew each time, both orders in turn, with how many were not kept before."""
+    """`n` models that are kept, blocks drawn anew for each, both orders in turn; and how many were not kept so far."""
     rng, dropped, kept, root = np.random.default_rng([seed, tied]), 0, 0, None
     while kept < n:
         if root is None or (kept + dropped) % 5 == 0:
@@ -73,7 +73,8 @@ def models(n: int, *, tied: bool, seed: int) -> Iterator[tuple[Planted, int]]:
 def orders(n: int) -> dict[str, Any]:
     """Twenty models: are both blocks named, and in which order?"""
     found = wrong = undecided = dropped = 0
-    for made, dropped in models(n, tied=False, seed=1):
+    for made, not_kept in models(n, tied=False, seed=1):
+        dropped = not_kept
         at = curves(made, 200, seed=1)
         names = {family: named(at[family], at["chatter"]) for family in ("rule", "facts")}
         finding = sr.compare_depth(at["rule"], at["facts"], neutral=at["chatter"])
@@ -98,6 +99,7 @@ def resamples(n_models: int, n_resamples: int, n_fresh: int, *, tied: bool) -> l
             parts = [take(at[name], chosen.tolist()) for name, chosen in zip(("rule", "facts"), rows, strict=True)]
             told = sr.compare_depth(*parts, neutral=at["chatter"], seed=2 * draw)
             found.append((told.low <= truth <= told.high, told.low > 0 or told.high < 0))
+        kind = "tied" if tied else "apart"
         held, claimed = np.mean(found[-(n_resamples // n_models) :], axis=0)
         print(
             f"{'tied' if tied else 'apart'} {made.blocks}: {truth:+.4f}, held {held:.2f}, claimed {claimed:.2f}",
