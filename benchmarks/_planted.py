@@ -19,13 +19,16 @@ import saereason as sr
 from saereason.metrics import LogProb, Scored
 from saereason.model import Model
 
-WORDS, DIGITS, KEYS, VALUES = 48, 7, 64, 24
+WORDS, DIGITS, KEYS, VALUES = 32, 5, 32, 16
 N_TOKENS = 2 + WORDS + DIGITS + KEYS + VALUES
 FIRST_WORD, FIRST_DIGIT = 2, 2 + WORDS
 FIRST_KEY, FIRST_VALUE = FIRST_DIGIT + DIGITS, FIRST_DIGIT + DIGITS + KEYS
-N_LAYERS, D_MODEL, LENGTH = 6, 64, 12
-BATCH, N_CHATTER, N_PLANTED, MOST = 128, 900, 500, 4
+N_LAYERS, D_MODEL, LENGTH = 5, 64, 6
+BATCH, N_CHATTER, N_PLANTED, MOST = 64, 600, 250, 4
 """Rows of a step, steps of chatter, steps between two looks at a planted block, and looks."""
+
+LOUD = 12.0
+"""Times as large as other weights embeddings begin, so that later blocks can still tell tokens apart."""
 
 ENOUGH = 0.95
 """Share right with the other planted block off, below which a model is not kept."""
@@ -91,14 +94,13 @@ def base(seed: int) -> Model:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         hf = LlamaForCausalLM(config)
+        hf.get_input_embeddings().weight.data *= LOUD
     model, rng = Model(hf, _tokenizer(), f"planted-{seed}"), np.random.default_rng(seed)
     optimiser = torch.optim.AdamW(hf.parameters(), lr=3e-3, weight_decay=0.01)
     pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=N_CHATTER, pct_start=0.1)
     for _ in range(N_CHATTER):
         rows = torch.from_numpy(chatter(BATCH, LENGTH + 3, rng))
-        off = rng.choice(N_LAYERS, size=1) if rng.random() < 0.3 else []
-        with without(model, list(off)):
-            _step(optimiser, _loss(model, rows))
+        _step(optimiser, _loss(model, rows))
         pace.step()
     hf.eval().requires_grad_(False)
     return model
@@ -133,8 +135,8 @@ def _learnt(made: Planted, families: Sequence[str], off: int | None, rng: np.ran
         optimiser = torch.optim.AdamW(weights, lr=3e-3, weight_decay=0.01)
         pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=N_PLANTED, pct_start=0.1)
         for _ in range(N_PLANTED):
-            away = [off] if off is not None else []
-            away += [int(rng.choice(others))] if rng.random() < 0.5 else []
+            away = [off] if off is not None and rng.random() < 0.5 else []
+            away += [int(rng.choice(others))] if rng.random() < 0.3 else []
             with without(made.model, away):
                 loss = sum(_loss(made.model, torch.from_numpy(made.rows(f, BATCH, rng)), 5.0) for f in families)
                 _step(optimiser, loss)
@@ -147,13 +149,18 @@ def _learnt(made: Planted, families: Sequence[str], off: int | None, rng: np.ran
 
 
 def chatter(n: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Words, each mostly one of two that the last but one calls for; now and then any other token."""
+    """Words, each mostly one of two that the last but one calls for; now and then another token, which comes again."""
     words = rng.integers(WORDS, size=(n, length))
     for place in range(2, length):
         called_for = (words[:, place - 2] + rng.integers(1, 3, size=n)) % WORDS
         words[:, place] = np.where(rng.random(n) < 0.85, called_for, words[:, place])
-    strange = rng.integers(FIRST_DIGIT, N_TOKENS, size=(n, length))
-    return np.where(rng.random((n, length)) < 0.08, strange, FIRST_WORD + words)
+    found = FIRST_WORD + words
+    for place in range(length):
+        strange = rng.random(n) < 0.08
+        found[strange, place] = rng.integers(FIRST_DIGIT, N_TOKENS, size=strange.sum())
+        again = (found[:, place - 2] >= FIRST_DIGIT) & (rng.random(n) < 0.6) & (place > 1)
+        found[again, place] = found[again, place - 2]
+    return found
 
 
 @contextmanager
