@@ -99,7 +99,6 @@ def resamples(n_models: int, n_resamples: int, n_fresh: int, *, tied: bool) -> l
             parts = [take(at[name], chosen.tolist()) for name, chosen in zip(("rule", "facts"), rows, strict=True)]
             told = sr.compare_depth(*parts, neutral=at["chatter"], seed=2 * draw)
             found.append((told.low <= truth <= told.high, told.low > 0 or told.high < 0))
-        kind = "tied" if tied else "apart"
         held, claimed = np.mean(found[-(n_resamples // n_models) :], axis=0)
         print(
             f"{'tied' if tied else 'apart'} {made.blocks}: {truth:+.4f}, held {held:.2f}, claimed {claimed:.2f}",

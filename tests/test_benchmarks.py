@@ -164,3 +164,15 @@ def test_the_positive_benchmark_reports_what_it_promises():
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["seeds"] == 2 and found["positive_passed"] == 0, "models that were hardly trained have no such feature"
     assert sum(found["failed"].values()) == 2
+
+
+@pytest.mark.slow
+def test_the_localisation_benchmark_finds_what_was_planted(model, tmp_path):
+    model.hf.save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    command = [sys.executable, "-m", "benchmarks.localisation", "--quick", "--model", str(tmp_path)]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures["models"] == 2 == figures["found"] and figures["wrong_order"] == 0
+    assert figures["coverage"] >= 0.7 and 0 <= figures["null_different"] <= 0.3

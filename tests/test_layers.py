@@ -1,12 +1,15 @@
 """Layer curves, and what two of them allow one to say."""
 
+import copy
 import dataclasses
 import importlib
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -466,3 +469,44 @@ def test_the_pointwise_intervals_hold_the_difference_of_shares():
     assert (low <= value).all() and (value <= high).all()
     np.testing.assert_allclose(value, bump(3) / bump(3).sum() - bump(8) / bump(8).sum(), atol=0.05)
     assert torch.tensor(value).sum().abs() < 1e-9
+
+
+# planted truth, exact
+
+
+def silenced(model, working):
+    """A copy in which all blocks but some write exactly nothing."""
+    hf = copy.deepcopy(model.hf)
+    quiet = dataclasses.replace(model, hf=hf, name="silenced")
+    for n, block in enumerate(quiet.blocks):
+        if n not in working:
+            block.self_attn.o_proj.weight.data.zero_()
+            block.mlp.down_proj.weight.data.zero_()
+    return quiet
+
+
+@given(st.sets(st.integers(0, 5), min_size=2, max_size=2), st.integers(0, 1000))
+@settings(max_examples=8, deadline=None)
+def test_skipping_blocks_that_write_nothing_changes_no_bit(working, seed):
+    model = silenced(tiny_model(n_layers=6, seed=seed), working)
+    prompts = [f"{n} birds and {n + 2} more are" for n in range(12)]
+    metric = LogProb.of(model, prompts, [f" {2 * n + 2}" for n in range(12)])
+    with tempfile.TemporaryDirectory() as folder:
+        [found] = localise(model, None, [Family("sums", "reasoning", metric)], run=Run.open(Path(folder)))
+    silent = [n for n in range(6) if n not in working]
+    assert not found.drop[:, silent].any() and found.drop[:, sorted(working)].all()
+    if found.drop.sum():
+        np.testing.assert_array_equal(shares(found).value[silent], 0)
+
+
+def test_skipping_a_block_equals_deleting_the_layer(model, tmp_path):
+    metric = LogProb.of(model, PROMPTS, ["a", "bc", "d", "e"])
+    [found] = localise(model, None, [Family("letters", "neutral", metric)], run=Run.open(tmp_path))
+    for layer in range(model.n_layers):
+        hf = copy.deepcopy(model.hf)
+        del hf.model.layers[layer]
+        hf.config.num_hidden_layers -= 1
+        for n, block in enumerate(hf.model.layers):
+            block.self_attn.layer_idx = n
+        shorter = dataclasses.replace(model, hf=hf, name="shorter")
+        np.testing.assert_allclose(found.clean - found.drop[:, layer], metric(shorter).numpy(), atol=1e-5)

@@ -11,8 +11,11 @@ from saereason.model import Model
 from saereason.runs import Run
 
 from .localise import Curve, Family, localise
-from .operators import OneByOne, SkipBlock
+from .operators import Operator, SkipBlock
 from .probes import Place, Probed, probed
+
+
+SKIP = SkipBlock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +81,11 @@ def step_map(
     family: Family,
     *,
     run: Run,
-    operator: OneByOne | None = None,
+    operator: Operator = SKIP,
     n_steps: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> StepMap:
-    """Each result's loss with a layer changed (skipped, if no operator is given), and probes of its first digit at the
+    """Each result's loss with a layer changed, and probes of its first digit at the
     end of the prompt and before every result.
 
     Before a later result an earlier one has been written, and what is read there may be a copy. Raises ValueError for a
@@ -100,7 +103,7 @@ def step_map(
         except ValueError as error:
             left_out.append(str(error))
             continue
-        lost += localise(model, None, [part], [operator or SkipBlock()], run=run)
+        lost += localise(model, None, [part], [operator], run=run)
         progress(len(lost) + len(read), total)
         for place in range(n + 1):
             try:

@@ -49,7 +49,7 @@ def auroc_lead(
 
 def _least(n_on: int, n_off: int) -> float:
     """The lower limit of an area that was observed as 1: where its distance is 1.96 of its own standard errors."""
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
 
     pairs, half = n_on * n_off, (n_on + n_off) / 2 - 1
 
@@ -57,7 +57,7 @@ def _least(n_on: int, n_off: int) -> float:
         spread = area * (1 + half * ((1 - area) / (2 - area) + area / (1 + area)))
         return (1 - area) * pairs - 1.959964**2 * spread
 
-    return float(brentq(over, 0.0, 1.0))
+    return float(root_scalar(over, bracket=(0.0, 1.0)).root)
 
 
 def _bootstrapped(
