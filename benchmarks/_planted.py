@@ -115,17 +115,23 @@ def planted(model: Model, blocks: dict[str, int], seed: int) -> Planted | None:
     made = Planted(mine, blocks, rng.integers(VALUES, size=KEYS), rng.permutation(DIGITS))
     if len(set(blocks.values())) == 1:
         return made if _learnt(made, list(blocks), None, rng) else None
-    for family, other in (("facts", "rule"), ("rule", "facts")):
-        if not _learnt(made, [family], blocks[other], rng):
-            return None
+    if not _learnt(made, ["facts"], blocks["rule"], rng) or not _learnt(
+        made, ["rule"], blocks["facts"], rng, ["facts"]
+    ):
+        return None
     both = [
         made.accuracy(family, off) for family, o in (("facts", "rule"), ("rule", "facts")) for off in (blocks[o], None)
     ]
     return made if min(both) >= ENOUGH else None
 
 
-def _learnt(made: Planted, families: Sequence[str], off: int | None, rng: np.random.Generator) -> bool:
-    """Train the block of some families, with another off throughout; True once it answers often enough."""
+def _learnt(
+    made: Planted, families: Sequence[str], off: int | None, rng: np.random.Generator, spared: Sequence[str] = ()
+) -> bool:
+    """Train the block of some families, with another off half of the time; True once it answers often enough.
+
+    While the other is on, it must go on to answer the families that are spared.
+    """
     mine = made.blocks[families[0]]
     weights = list(made.model.blocks[mine].parameters())
     for weight in weights:
@@ -136,9 +142,10 @@ def _learnt(made: Planted, families: Sequence[str], off: int | None, rng: np.ran
         pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=N_PLANTED, pct_start=0.1)
         for _ in range(N_PLANTED):
             away = [off] if off is not None and rng.random() < 0.5 else []
+            asked = [*families, *(spared if not away else [])]
             away += [int(rng.choice(others))] if rng.random() < 0.3 else []
             with without(made.model, away):
-                loss = sum(_loss(made.model, torch.from_numpy(made.rows(f, BATCH, rng)), 5.0) for f in families)
+                loss = sum(_loss(made.model, torch.from_numpy(made.rows(f, BATCH, rng)), 5.0) for f in asked)
                 _step(optimiser, loss)
             pace.step()
         if min(made.accuracy(family, off) for family in families) > 0.98:

@@ -172,6 +172,16 @@ def test_the_answers_part_at_the_last_scored_token_that_differs():
     assert found[5, 6, 9, 8, 10, 14, 12].answers == (15, 13)
 
 
+def test_the_answers_part_where_the_last_result_begins_to_differ():
+    scored = (False, True, True, False, True, True, True)
+    items = (
+        Scored((5, 6, 7, 8), (10, 11, 12, 13, 20, 21, 22), scored),
+        Scored((5, 6, 9, 8), (10, 14, 12, 13, 20, 23, 24), scored),
+    )
+    [pair, _] = sorted(contrasts(sr.Family("made", "reasoning", LogProb(items))), key=lambda pair: pair.clean)
+    assert pair.clean == (5, 6, 7, 8, 10, 11, 12, 13, 20) and pair.answers == (21, 23)
+
+
 def test_a_family_without_partners_is_refused():
     items = (Scored((1, 2), (3,), (True,)), Scored((1, 2, 4), (3,), (True,)))
     with pytest.raises(ValueError, match="0 of 2 items of lone have a partner"):

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from saereason.metrics import Scored
 
 from .localise import Family
+from .steps import results_of
 
 POSITIONS = ("question", "numbers or subject", "last prompt token", "steps", "answer")
 """Classes of positions, in the order of the text; without steps, the last prompt token is the answer's too."""
@@ -43,7 +44,8 @@ def contrasts(family: Family, n: int = 60, *, seed: int = 0) -> tuple[Contrast, 
     """For up to `n` items, drawn by the seed, the item most like it that has another answer.
 
     Partners have as many tokens and differ in at most a quarter of those of the prompt: the same question about other
-    numbers or another subject. The answers part at the last scored token that is not the same. Raises ValueError where
+    numbers or another subject. The answers part at the first token that is not the same of the last result (scored
+    tokens in a row) that is not. Raises ValueError where
     fewer than two items have a partner.
     """
     items = family.metric.items
@@ -63,7 +65,7 @@ def contrasts(family: Family, n: int = 60, *, seed: int = 0) -> tuple[Contrast, 
 
 
 def _contrast(item: Scored, other: Scored) -> Contrast | None:
-    """The two up to the last scored token at which they part, if they are alike enough."""
+    """The two up to where the last of their results that is not the same begins to differ, if they are alike enough."""
     if len(item.prompt) != len(other.prompt):
         return None
     if sum(a != b for a, b in zip(item.prompt, other.prompt, strict=True)) > MOST_DIFFERENT * len(item.prompt):
@@ -72,7 +74,7 @@ def _contrast(item: Scored, other: Scored) -> Contrast | None:
     parts = [n for n in both if item.scored[n] and other.scored[n] and item.continuation[n] != other.continuation[n]]
     if not parts:
         return None
-    end = parts[-1]
+    end = next(n for n in parts if n in next(result for result in results_of(item) if parts[-1] in result))
     clean, corrupted = (each.prompt + each.continuation[:end] for each in (item, other))
     if clean == corrupted:
         return None

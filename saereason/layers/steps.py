@@ -14,7 +14,6 @@ from .localise import Curve, Family, localise
 from .operators import Operator, SkipBlock
 from .probes import Place, Probed, probed
 
-
 SKIP = SkipBlock()
 
 
