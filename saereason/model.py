@@ -161,6 +161,12 @@ class Model:
             )
         return ids
 
+    def check_tokens(self, tokens: Sequence[int]) -> None:
+        """Raises ValueError for token ids that the model does not have."""
+        wrong = next((token for token in tokens if not 0 <= token < self.d_vocab), None)
+        if wrong is not None:
+            raise ValueError(f"there is no token {wrong}; the tokens of {self.name} are 0 to {self.d_vocab - 1}.")
+
     def fits(self, *texts: str, spare: int = 0) -> bool:
         """True if the texts together, and so many tokens more, fit into the context."""
         return sum(len(self.tokenizer(text, verbose=False)["input_ids"]) for text in texts) + spare < self.n_ctx

@@ -39,7 +39,7 @@ def steered(
     `may_be_silent` or waits for something that may never come (`After`, `While`).
     """
     saes = saes or {}
-    _check(model, saes, interventions)
+    check_fit(model, saes, interventions)
     edits = [
         Edit(i.layer, str(i), i.when.where(model, saes), partial(i.change, saes), i.when.reads) for i in interventions
     ]
@@ -57,7 +57,8 @@ def steered(
         )
 
 
-def _check(model: Model, saes: Mapping[int, SAE], interventions: tuple[Intervention, ...]) -> None:
+def check_fit(model: Model, saes: Mapping[int, SAE], interventions: tuple[Intervention, ...]) -> None:
+    """Raises ValueError for interventions that do not fit model and SAEs, or each other."""
     check_layers(model, [layer for i in interventions for layer in (i.layer, *i.when.reads)])
     for intervention in interventions:
         intervention.check(model, saes)
