@@ -97,6 +97,10 @@ class Patch(OnBlock):
     def __str__(self) -> str:
         return f"Patch(L{self.layer})"
 
+    @property
+    def by_row(self) -> bool:
+        return len(self.source) > 1 or super().by_row
+
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
         if not self.source:
             raise ValueError(f"there is nothing to patch in at layer {self.layer}; give at least one source.")

@@ -50,6 +50,11 @@ class Intervention:
         """What no two interventions at once may act on; None for what adds up."""
         return None
 
+    @property
+    def by_row(self) -> bool:
+        """True if it is not the same in every row, which it tells by their places among the prompts."""
+        return rows_of(self.when) is not None
+
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         """Raises ValueError where it does not fit the model and its SAEs."""
 
