@@ -108,13 +108,32 @@ class Model:
     def _text_config(self) -> Any:
         return self.hf.config.get_text_config()
 
-    @cached_property
+    @property
+    def weights(self) -> tuple[tuple[int, int], ...]:
+        """Where each weight is and how often it was changed in place: equal to an earlier one if nothing was since.
+
+        Changes through `weight.data` are not counted.
+        """
+        return tuple((w.data_ptr(), -1 if w.is_inference() else w._version) for w in self.hf.parameters())
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the architecture's settings and the weights, with quantisation and a merged adapter.
 
         Weights are rounded to bfloat16, so that the precision they were loaded in does not matter; nor do differences
-        below that, by which two models of one hash may differ.
+        below that, by which two models of one hash may differ. It is computed again once weights were changed.
         """
+        now = self.weights
+        if now not in self._hashes:
+            self._hashes.clear()
+            self._hashes[now] = self._hashed()
+        return self._hashes[now]
+
+    @cached_property
+    def _hashes(self) -> dict[tuple[tuple[int, int], ...], str]:
+        return {}
+
+    def _hashed(self) -> str:
         said = {key: value for key, value in self._text_config.to_dict().items() if not _is_incidental(key)}
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
         for name, weight in sorted(_plain_names(self.hf)):

@@ -55,6 +55,9 @@ class Edit:
     reads: frozenset[int] = frozenset()
     """Layers, this one or earlier, whose residual stream `where` looks at."""
 
+    about: Callable[[], Any] | None = None
+    """Gives all that tells it from other edits, as values; None where nothing does."""
+
 
 @contextmanager
 def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Recorder]:
@@ -72,6 +75,11 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Recorder]:
         token = _in_force.set((*_in_force.get(), *edits))
         stack.callback(_in_force.reset, token)
         yield recorder
+
+
+def in_force() -> tuple[Edit, ...]:
+    """The edits in force, from the outermost block in."""
+    return _in_force.get()
 
 
 @contextmanager
@@ -125,7 +133,7 @@ def _apply(
     result = result.clone() if result is resid else result
     result[visited] = (result[visited].to(exact) + delta).to(result.dtype)
     for recorder in recorders:
-        recorder.note(edit, at.position[visited], delta, visit.resid)
+        recorder.note(edit, visit.row, visit.position, delta, visit.resid)
     return result
 
 

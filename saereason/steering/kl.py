@@ -70,12 +70,12 @@ class Divergence:
     ) -> Float[np.ndarray, "prompt"]:
         """At the first token that they make differ from the clean run, for each prompt; 0 where there is none.
 
-        Before the first edited position a run is the clean one to the bit. NaN where they never fire in these texts.
+        Before the first edited position a run is the clean one to the bit. NaN for a prompt where they never fire.
         """
         found, receipt = self._measured(saes, interventions, may_be_silent=True)
-        if not receipt.firings:
-            return np.full(len(found), np.nan)
-        return np.array([next((k for k in kl.tolist() if k != 0), 0.0) for kl in found])
+        reached = {row for edit in receipt.edits for row in edit.rows}
+        first = [next((k for k in kl.tolist() if k != 0), 0.0) for kl in found]
+        return np.array([kl if n in reached else np.nan for n, kl in enumerate(first)])
 
     def by_token(
         self, saes: Mapping[int, SAE] | None, interventions: Sequence[Intervention]

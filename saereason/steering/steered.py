@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from saereason.hooks import Edit, check_layers, edited
 from saereason.model import Model
 from saereason.receipts import Receipt, Recorder
-from saereason.saes import SAE
+from saereason.saes import SAE, hashes
 
 from .interventions import Intervention, clashing
 
@@ -41,7 +42,15 @@ def steered(
     saes = saes or {}
     check_fit(model, saes, interventions)
     edits = [
-        Edit(i.layer, str(i), i.when.where(model, saes), partial(i.change, saes), i.when.reads) for i in interventions
+        Edit(
+            i.layer,
+            str(i),
+            i.when.where(model, saes),
+            partial(i.change, saes),
+            reads=i.when.reads,
+            about=partial(_about, saes, i),
+        )
+        for i in interventions
     ]
     with edited(model, edits) as recorder:
         yield Steering(recorder)
@@ -55,6 +64,12 @@ def steered(
             f"{silent[0]} never fired: no position it was meant for was run. Check its `when`, and that this model "
             "ran within the block."
         )
+
+
+def _about(saes: Mapping[int, SAE], intervention: Intervention) -> tuple[Any, ...]:
+    """What tells an intervention with these SAEs from any other."""
+    used = {layer: saes[layer] for layer in (intervention.layer, *intervention.when.reads) if layer in saes}
+    return intervention, hashes(used)
 
 
 def check_fit(model: Model, saes: Mapping[int, SAE], interventions: tuple[Intervention, ...]) -> None:
