@@ -68,7 +68,7 @@ def generate(
             f"the longest prompt and {max_new_tokens} new tokens make {longest}; the model's context is "
             f"{model.n_ctx}. Ask for fewer new tokens or shorten the prompt."
         )
-    ending = Ending(model, stop)
+    ending = Ending(model, stop, 0 if budget is None else budget.least)
     rows = [
         Row(n, prompt, start, _generator(model, seed, n) if temperature > 0 else None)
         for n, (prompt, start) in enumerate(zip(ids, opening, strict=True))
