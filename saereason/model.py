@@ -190,6 +190,13 @@ class Model:
         """True if the texts together, and so many tokens more, fit into the context."""
         return sum(len(self.tokenizer(text, verbose=False)["input_ids"]) for text in texts) + spare < self.n_ctx
 
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Ids of the tokens that no decoded text shows, by what they are called."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        found = {str(token): n for n, token in added.items() if token.special}
+        return found | dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
+
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 

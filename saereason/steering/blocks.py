@@ -13,7 +13,8 @@ from saereason.hooks import Visit
 from saereason.model import Model, Rendered, pad
 from saereason.saes import SAE, check_saes
 
-from .interventions import Intervention, Rows, check_finite, check_vector, finite
+from .checks import check_finite, check_vector, finite
+from .interventions import Intervention, Rows
 from .when import Everywhere, When
 
 
@@ -21,8 +22,8 @@ class OnBlock(Intervention):
     """An intervention on one block; there can be one at a time."""
 
     @property
-    def target(self) -> str | None:
-        return f"block {self.layer}"
+    def targets(self) -> frozenset[str]:
+        return frozenset({f"block {self.layer}"})
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ class Patch(OnBlock):
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
         if not self.source:
             raise ValueError(f"there is nothing to patch in at layer {self.layer}; give at least one source.")
-        for each in self.source:
+        for n, each in enumerate(self.source):
+            if not len(each):
+                raise ValueError(f"source {n} of the patch at layer {self.layer} has no positions; give at least one.")
             check_vector(model, self.layer, each[0])
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:  # noqa: ARG002

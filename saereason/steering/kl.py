@@ -160,10 +160,10 @@ class Divergence:
         where = intervention.when.where(self.model, saes or {})
 
         def dual(at: hooks.Visit) -> Tensor:
-            unit = intervention.change(saes or {}, at).contiguous()
+            unit = intervention.delta(saes or {}, at).contiguous()
             return forward_ad.make_dual(size * unit, unit)
 
-        edit = hooks.Edit(intervention.layer, str(intervention), where, dual, intervention.when.reads)
+        edit = hooks.Edit(intervention.layer, str(intervention), where, dual, reads=intervention.when.reads)
         for rows in self._batches():
             with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), hooks.edited(self.model, [edit]):
                 speed = forward_ad.unpack_dual(self._logits(rows)).tangent

@@ -9,7 +9,8 @@ from saereason.hooks import Visit
 from saereason.model import Model
 from saereason.saes import SAE, check_saes, decoder_row, encode_changed, feature_acts, sae_at, unit_of
 
-from .interventions import Intervention, Rows, finite
+from .checks import finite
+from .interventions import Intervention, Rows
 from .when import Everywhere, When
 
 
@@ -23,8 +24,8 @@ class OnFeature(Intervention):
         return self.feature.layer
 
     @property
-    def target(self) -> str | None:
-        return str(self.feature)
+    def targets(self) -> frozenset[str]:
+        return frozenset({str(self.feature)})
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         check_saes(model, {self.layer: sae_at(saes, self.feature)})
@@ -159,8 +160,8 @@ class Boost(Intervention):
         return self.features[0].layer
 
     @property
-    def target(self) -> str | None:
-        return f"features of layer {self.layer} by Boost"
+    def targets(self) -> frozenset[str]:
+        return frozenset({f"features of layer {self.layer} by Boost", *map(str, self.features)})
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         for feature in self.features:

@@ -36,8 +36,8 @@ def steered(
     """Within the block the model runs with every intervention in force; interventions of one layer act at once.
 
     Nested blocks compose: the inner one sees what the outer one left. Raises ValueError for an intervention that does
-    not fit model and SAEs, or for two on one feature, and SilentEditError at the end if one never fired, unless it
-    `may_be_silent` or waits for something that may never come (`After`, `While`).
+    not fit model and SAEs, or for two on one feature, block, direction or norm, and SilentEditError at the end if one
+    never fired, unless it `may_be_silent` or waits for something that may never come (`After`, `While`).
     """
     saes = saes or {}
     check_fit(model, saes, interventions)
@@ -46,7 +46,8 @@ def steered(
             i.layer,
             str(i),
             i.when.where(model, saes),
-            partial(i.change, saes),
+            partial(i.delta, saes),
+            keep_norm=i.keep_norm,
             reads=i.when.reads,
             about=partial(_about, saes, i),
         )
