@@ -288,6 +288,12 @@ def test_a_budget_may_hold_the_end_of_thinking(model, prompts):
         Budget(0)
 
 
+@pytest.mark.parametrize("options", [{"forced": [[5, 5000]]}, {"forced": [[-1]]}, {"budget": Budget(3, ends=(5000,))}])
+def test_tokens_that_are_not_there_are_refused(model, options):
+    with pytest.raises(ValueError, match=r"there is no token (5000|-1); the tokens of tiny-llama are 0 to 103"):
+        generate(model, ["Hi"], max_new_tokens=2, **options)
+
+
 @pytest.mark.parametrize("wait", ["", " Wait"])
 def test_a_stop_string_ends_no_answer_before_its_budget(model, prompts, wait):
     plain = generate(model, prompts, max_new_tokens=40, budget=Budget(40, wait)).texts
