@@ -125,6 +125,8 @@ def test_units_leave_out_first_tokens_and_padding(any_model, saes):
     found = largest_acts(any_model, saes, features, PROMPTS, batch_size=3)
     expected = saes[1].encode(rows)[:, :5].max(0).values.tolist()
     assert [found[f] for f in features] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    with pytest.raises(ValueError, match="there are no layers"):
+        mean_norms(any_model, [], PROMPTS)
     with pytest.raises(ValueError, match="no token but their first"):
         mean_norms(any_model, [1], ["a"])
 

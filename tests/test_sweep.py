@@ -11,7 +11,7 @@ from conftest import tiny_model
 
 import saereason as sr
 from saereason import hooks
-from saereason.effects import Shows, Trial, answers, doses, sweep, sweep_units
+from saereason.effects import Grades, Shows, Trial, answers, doses, sweep, sweep_units
 from saereason.generate import generate
 from saereason.metrics import LogProb
 from saereason.prefixes import Prefixes
@@ -227,6 +227,14 @@ def test_first_tokens_are_counted(ending, topk_saes, trial):
 def test_bad_input_is_refused(ending, topk_saes, trial):
     with pytest.raises(ValueError, match="is given twice"):
         sweep(ending, topk_saes, trial, [Add(F, 2.0), Add(F, 2.0)])
+    with pytest.raises(ValueError, match="rows_at_once is 0"):
+        sweep(ending, topk_saes, trial, [Add(F, 2.0)], rows_at_once=0)
+    with pytest.raises(ValueError, match="the judge knows 1 items and there are 5 prompts"):
+        dataclasses.replace(trial, judge=Grades((("1",),)))
+    with pytest.raises(ValueError, match="there are 1 scores for 2 items"):
+        Grades((("1",), ("2",)), (None,))
+    kept = sweep(ending, topk_saes, trial, [Add(F, 2.0), Add(F, 2.0, keep_norm=True)]).summary()
+    assert kept["target"].tolist() == ["clean", "Add(L1/3)", "Add(L1/3, norm kept)"]
     with pytest.raises(ValueError, match="plain text 1 has 2 tokens; give more than 8"):
         sweep(ending, topk_saes, trial, [], plain=[PLAIN[0], "ab"])
     with pytest.raises(sr.SilentEditError):

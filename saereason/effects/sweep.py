@@ -1,6 +1,7 @@
 """Many interventions on one trial: what each dose does, and the damage it does elsewhere."""
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from saereason.runs import Run
 from saereason.saes import SAE
 from saereason.stats import paired_difference, wilson
 from saereason.steering import Intervention, When
+from saereason.steering.interventions import check_are_interventions
 from saereason.tasks import Outcome
 
 from .answers import right, share_of
@@ -111,6 +113,8 @@ def sweep(
     for an arm that is given twice, and SilentEditError for one that never fired, unless it `may_be_silent` (its answers
     are then the clean ones, and its firings 0).
     """
+    if rows_at_once < 1:
+        raise ValueError(f"rows_at_once is {rows_at_once}; it must be at least 1.")
     arms = _named(interventions)
     work = Work(model, saes or {}, trial, tuple(plain), run)
     work.check(arms)
@@ -145,6 +149,7 @@ def _named(interventions: Sequence[Intervention | Arm]) -> dict[str, Arm]:
     """Every arm by what it does and where, the clean one first."""
     found: dict[str, Arm] = {}
     for arm in ((), *(each if isinstance(each, tuple) else (each,) for each in interventions)):
+        check_are_interventions(arm)
         name = " + ".join(f"{edit} {edit.when}" for edit in arm) or CLEAN
         if name in found:
             raise ValueError(f"{name} is given twice; give every arm once (and vectors names of their own).")
@@ -160,4 +165,4 @@ def _stacked(tables: Mapping[str, Any]) -> Any:
 
 def _target(edit: Intervention) -> str:
     """What an edit acts on, whatever its size."""
-    return str(edit) if edit.SIZE is None else str(edit.sized(0.0)).replace(", 0)", ")")
+    return str(edit) if edit.SIZE is None else re.sub(r", 0(, norm kept)?\)$", r"\1)", str(edit.sized(0.0)))

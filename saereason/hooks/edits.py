@@ -87,8 +87,8 @@ def in_force() -> tuple[Edit, ...]:
 
 @contextmanager
 def recorded() -> Iterator[Callable[[], Receipt]]:
-    """What the edits in force do within the block: call the value for a receipt of it."""
-    recorder = Recorder()
+    """What the edits in force do within the block: call the value for a receipt of it, a line for each."""
+    recorder = Recorder(_in_force.get())
     token = _recorders.set((*_recorders.get(), recorder))
     try:
         yield lambda: recorder.receipt

@@ -14,7 +14,7 @@ from saereason.model import Model, Rendered, pad
 from saereason.saes import SAE, check_saes
 
 from .checks import check_finite, check_vector, finite
-from .interventions import Intervention, Rows
+from .interventions import Intervention, Rows, told
 from .when import Everywhere, When
 
 
@@ -43,7 +43,7 @@ class ScaleBlock(OnBlock):
         finite("factor", self.factor)
 
     def __str__(self) -> str:
-        return f"ScaleBlock(L{self.layer}, {self.factor:g})"
+        return f"ScaleBlock(L{self.layer}, {told(self.factor)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:  # noqa: ARG002
         return (self.factor - 1) * (at.resid - at.before)
@@ -62,7 +62,7 @@ class MeanBlock(OnBlock):
         check_finite(self.layer, self.mean)
 
     def __str__(self) -> str:
-        return f"MeanBlock(L{self.layer})"
+        return f"MeanBlock(L{self.layer}{self.norm_kept})"
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
         check_vector(model, self.layer, self.mean)
@@ -96,7 +96,7 @@ class Patch(OnBlock):
         return cls(layer, tuple(source), when)
 
     def __str__(self) -> str:
-        return f"Patch(L{self.layer})"
+        return f"Patch(L{self.layer}{self.norm_kept})"
 
     @property
     def by_row(self) -> bool:
@@ -133,7 +133,7 @@ class Splice(OnBlock):
     keep_norm: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
-        return f"Splice(L{self.layer}{', error kept' if self.keep_error else ''})"
+        return f"Splice(L{self.layer}{', error kept' if self.keep_error else ''}{self.norm_kept})"
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         if self.layer not in saes:

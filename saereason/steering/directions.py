@@ -13,7 +13,7 @@ from saereason.model import Model
 from saereason.saes import SAE
 
 from .checks import check_finite, check_vector, finite
-from .interventions import Intervention, Rows
+from .interventions import Intervention, Rows, told
 from .when import Everywhere, When
 
 
@@ -34,7 +34,7 @@ class AddVector(Intervention):
         check_finite(self.layer, self.vector)
 
     def __str__(self) -> str:
-        return f"AddVector(L{self.layer} {self.name}, {self.coefficient:g})"
+        return f"AddVector(L{self.layer} {self.name}, {told(self.coefficient)}{self.norm_kept})"
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
         check_vector(model, self.layer, self.vector)
@@ -62,7 +62,7 @@ class ScaleProjection(Intervention):
             raise ValueError(f"the vector for layer {self.layer} is zero; it has no direction.")
 
     def __str__(self) -> str:
-        return f"ScaleProjection(L{self.layer} {self.name}, {self.factor:g})"
+        return f"ScaleProjection(L{self.layer} {self.name}, {told(self.factor)}{self.norm_kept})"
 
     def clash(self, other: Intervention) -> str | None:
         if isinstance(other, ScaleProjection) and other.layer == self.layer and _along(self.vector, other.vector):

@@ -64,12 +64,31 @@ class Intervention:
         """True if it is not the same in every row, which it tells by their places among the prompts."""
         return rows_of(self.when) is not None
 
+    @property
+    def norm_kept(self) -> str:
+        """What its name says of the norm."""
+        return ", norm kept" if self.keep_norm else ""
+
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         """Raises ValueError where it does not fit the model and its SAEs."""
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         """What to add to the residual stream at the visited positions, before the norm is kept."""
         raise NotImplementedError
+
+
+def check_are_interventions(given: Sequence[Any]) -> None:
+    wrong = next((each for each in given if not isinstance(each, Intervention)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{wrong!r:.60} is no intervention; give each by itself, a tuple of them for an arm of several."
+        )
+
+
+def told(size: float) -> str:
+    """A size in few digits, where they say it all."""
+    size = float(size)
+    return f"{size:g}" if float(f"{size:g}") == size else repr(size)
 
 
 def clashing(interventions: Sequence[Intervention]) -> str | None:
@@ -91,6 +110,9 @@ def per_row(*rows: Sequence[Intervention]) -> tuple[Intervention, ...]:
 
     For `steered`: `per_row([], [a], [b, c])`.
     """
+    bare = next((row for row in rows if isinstance(row, Intervention)), None)
+    if bare is not None:
+        raise ValueError(f"{bare} is given for a row; give a list for each, such as per_row([], [a]).")
     return tuple(replace(_value(each), when=OnRows((n,), when=each.when)) for n, row in enumerate(rows) for each in row)
 
 

@@ -10,7 +10,7 @@ from saereason.model import Model
 from saereason.saes import SAE, check_saes, decoder_row, encode_changed, feature_acts, sae_at, unit_of
 
 from .checks import finite
-from .interventions import Intervention, Rows
+from .interventions import Intervention, Rows, told
 from .when import Everywhere, When
 
 
@@ -58,7 +58,7 @@ class Add(OnFeature):
         finite("coefficient", self.coefficient)
 
     def __str__(self) -> str:
-        return f"Add({self.feature}, {self.coefficient:g})"
+        return f"Add({self.feature}, {told(self.coefficient)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         return self.coefficient * self.unit(saes, at)
@@ -78,7 +78,7 @@ class Clamp(OnFeature):
         finite("value", self.value)
 
     def __str__(self) -> str:
-        return f"Clamp({self.feature}, {self.value:g})"
+        return f"Clamp({self.feature}, {told(self.value)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         return (self.value - self.acts(saes, at)) * self.unit(saes, at)
@@ -98,7 +98,7 @@ class Scale(OnFeature):
         finite("factor", self.factor)
 
     def __str__(self) -> str:
-        return f"Scale({self.feature}, {self.factor:g})"
+        return f"Scale({self.feature}, {told(self.factor)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         return (self.factor - 1) * self.acts(saes, at) * self.unit(saes, at)
@@ -121,7 +121,7 @@ class SetProjection(OnFeature):
         finite("value", self.value)
 
     def __str__(self) -> str:
-        return f"SetProjection({self.feature}, {self.value:g})"
+        return f"SetProjection({self.feature}, {told(self.value)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         row = decoder_row(sae_at(saes, self.feature), self.feature.index).to(at.resid)
@@ -152,8 +152,7 @@ class Boost(Intervention):
             raise ValueError(f"the features to boost are {', '.join(map(str, self.features))}; give each once.")
 
     def __str__(self) -> str:
-        named = str(self.features[0]) if len(self.features) == 1 else f"{len(self.features)} of layer {self.layer}"
-        return f"Boost({named}, {self.alpha:g})"
+        return f"Boost({' '.join(map(str, self.features))}, {told(self.alpha)}{self.norm_kept})"
 
     @property
     def layer(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]

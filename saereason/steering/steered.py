@@ -11,7 +11,7 @@ from saereason.model import Model
 from saereason.receipts import Receipt, Recorder
 from saereason.saes import SAE, hashes
 
-from .interventions import Intervention, clashing
+from .interventions import Intervention, check_are_interventions, clashing
 
 
 class SilentEditError(RuntimeError):
@@ -75,6 +75,7 @@ def _about(saes: Mapping[int, SAE], intervention: Intervention) -> tuple[Any, ..
 
 def check_fit(model: Model, saes: Mapping[int, SAE], interventions: tuple[Intervention, ...]) -> None:
     """Raises ValueError for interventions that do not fit model and SAEs, or each other."""
+    check_are_interventions(interventions)
     check_layers(model, [layer for i in interventions for layer in (i.layer, *i.when.reads)])
     for intervention in interventions:
         intervention.check(model, saes)
