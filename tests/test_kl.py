@@ -137,6 +137,8 @@ def test_bad_input_is_refused():
         Divergence.over(model, PROMPTS, WRITTEN[1:])
     with pytest.raises(ValueError, match="positive"):
         at_kl(Divergence.over(model, PROMPTS), None, lambda c: sr.AddVector(2, vector(), c), 0.0)
+    with pytest.raises(ValueError, match=r"the target is inf nats .* positive and finite"):
+        at_kl(Divergence.over(model, PROMPTS), None, lambda c: sr.AddVector(2, vector(), c), float("inf"))
     with pytest.raises(ValueError, match="most is 0; at least 1 size"):
         at_kl(Divergence.over(model, PROMPTS), None, lambda c: sr.AddVector(2, vector(), c), 0.1, most=0)
     with pytest.raises(ValueError, match="have 602 tokens and the context of tiny-llama is 512"):

@@ -40,6 +40,7 @@ def test_a_plan_is_read_and_changed(folder):
     plan = Plan.read(folder / "plan.yaml", ["sizes=[1, 2]", "when=prompt", "adapter=null", "n = 4"])
     assert (plan.features, plan.sizes, plan.when, plan.n) == (("L1/3",), (1.0, 2.0), ("prompt",), 4)
     assert Plan.of(GIVEN).sizes == (2.0, 8.0)
+    assert Plan.read(folder / "plan.yaml", ["dtype=float32"]).load_model().dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -67,6 +68,7 @@ def test_a_plan_is_read_and_changed(folder):
         ({"sizes": [10**400]}, r"sizes is \(1000.*; it must be a list of numbers"),
         ({"sizes": ["1e400"]}, "sizes are inf; each must be a finite number"),
         ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
+        ({"dtype": "float33"}, "dtype is 'float33'; it must be a floating-point type"),
         ({"rows_at_once": 0}, "rows_at_once is 0; it must be at least 1"),
         ({"source": "x"}, "source and part are of benchmarks, and task is 'confirmation'; leave them out"),
         ({"task": "a.jsonl", "part": "x"}, "source and part are of benchmarks, and task is 'a.jsonl'"),

@@ -33,8 +33,8 @@ def at_kl(
     positive, for a target that rounding hides (`Divergence.least`; at most about 0.01 nats in bfloat16), and for a
     small one that what adds seems to reach at a size far from Fisher's.
     """
-    if not target > 0 or not (start is None or start > 0):
-        raise ValueError(f"the target is {target} nats and the first size {start}; both must be positive.")
+    if not 0 < target < math.inf or not (start is None or 0 < start < math.inf):
+        raise ValueError(f"the target is {target} nats and the first size {start}; both must be positive and finite.")
     if most < 1:
         raise ValueError(f"most is {most}; at least 1 size must be tried.")
     one = sized(1.0)
@@ -104,8 +104,8 @@ def adds(intervention: Intervention) -> bool:
 def _check_adds(intervention: Intervention, target: float) -> None:
     if not adds(intervention):
         raise ValueError(f"{intervention} does not add; give an Add or an AddVector, or a first size for `at_kl`.")
-    if not target > 0:
-        raise ValueError(f"the target is {target} nats; it must be positive.")
+    if not 0 < target < math.inf:
+        raise ValueError(f"the target is {target} nats; it must be positive and finite.")
 
 
 def _check_above_rounding(

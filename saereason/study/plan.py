@@ -16,7 +16,7 @@ from beartype.door import is_bearable
 
 from saereason.effects import Trial, doses
 from saereason.features import Feature
-from saereason.loading import load_model
+from saereason.loading import as_dtype, load_model
 from saereason.model import Model
 from saereason.saes import SAE
 from saereason.steering import Add, Boost, Clamp, Divergence, Intervention, Scale, SetProjection, parse_when
@@ -64,6 +64,10 @@ class Plan:
     sizes: tuple[float, ...]
     model: str = "smollm2-135m"
     adapter: str | None = None
+
+    dtype: str | None = None
+    """`float32`, or `bfloat16`; without it bfloat16 where that is fast."""
+
     saes: str = "smollm2-135m"
 
     task: str = "confirmation"
@@ -83,7 +87,7 @@ class Plan:
 
     unit: str = "own"
     """What a size of 1 is: 1 in the operator's own unit; the feature's largest activation on plain texts and prompts;
-    the mean norm of the residual stream there; or one nat of KL from the clean model, averaged over prompts.
+    what moves the residual stream by its mean norm there; or one nat of KL from the clean model, averaged over prompts.
     """
 
     when: tuple[str, ...] = ("last-prompt-token",)
@@ -102,6 +106,8 @@ class Plan:
         for name, known in (("operator", sorted(OPERATORS)), ("unit", list(UNITS))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {known}.")
+        if self.dtype is not None:
+            as_dtype(self.dtype)
         if not self.features or not self.sizes or not self.when:
             raise ValueError("features, sizes and when must each have at least one entry.")
         for name in ("features", "sizes", "when"):
@@ -166,7 +172,7 @@ class Plan:
         return cls(**values)
 
     def load_model(self) -> Model:
-        return load_model(self.model, adapter=self.adapter)
+        return load_model(self.model, adapter=self.adapter, dtype=self.dtype)
 
     def load_task(self) -> Task:
         """The items, drawn by the seed."""
