@@ -61,7 +61,8 @@ class PositionClock:
 
     A pass without a filled cache starts anew, and all it holds is prompt unless `prompts` says otherwise; a pass of
     one token on a filled cache goes on where the last one ended. What was written before it is not known where rows of
-    the first pass are alike: beam search begins so, and then changes what the rows of its cache hold.
+    the first pass are alike and nobody has declared them: beam search begins so, and then changes what the rows of its
+    cache hold.
     """
 
     def __init__(self) -> None:
@@ -116,7 +117,7 @@ class PositionClock:
         if n_past == 0 or tokens is None:
             self._opening, self._may_be_beams = tokens, None
             return row, tokens
-        if self._may_be_beams is None:
+        if declared is None and self._may_be_beams is None:
             self._may_be_beams = self._opening is not None and len(self._opening.unique(dim=0)) < len(self._opening)
         if self._may_be_beams:
             return row, None
