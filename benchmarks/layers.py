@@ -20,8 +20,8 @@ import torch
 
 import saereason as sr
 from saereason.layers import family_of
-from saereason.metrics import LogProb, Scored, padded
-from saereason.model import Model
+from saereason.metrics import LogProb, Scored
+from saereason.model import Model, pad
 from saereason.tasks import confirmation_task
 
 from . import interleaved, report
@@ -47,7 +47,8 @@ def naive(model: Model, metric: LogProb, *, lean: bool) -> np.ndarray:
 @torch.inference_mode()
 def scores(model: Model, items: Sequence[Scored], *, lean: bool) -> list[float]:
     """Mean log-probability of each item's scored tokens, as one would write it."""
-    batch = padded(model, items)
+    rows = [item.prompt + item.continuation for item in items]
+    batch = pad(rows, pad_token=model.pad_token, device=model.device)
     keep = 1 + max(len(item.continuation) for item in items) if lean else 0
     position = (batch.mask.long().cumsum(-1) - 1).clamp(min=0)
     settings = {"attention_mask": batch.mask.long(), "position_ids": position, "use_cache": False}
@@ -67,7 +68,7 @@ def floor(model: Model, metric: LogProb) -> float:
     scored = sum(sum(item.scored) for item in metric.items)
     n = model.n_layers
     full = (n + 1) * (n * block + head) * tokens
-    ours = (n + n * (n + 1) / 2) * block * tokens + (n + 1) * head * scored
+    ours = (n + n * (n + 1) / 2) * block * (tokens - len(metric)) + (n + 1) * head * scored
     return full / ours
 
 

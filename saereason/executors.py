@@ -1,6 +1,7 @@
 """Work units: pure pieces of work, named by the hash of all that decides their result, done once."""
 
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -8,12 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from . import hooks
 from .model import Model
 from .runs import Run, write_table
 from .saes import SAE, hashes
 
 SHOWN_ONLY = ("cli/", "plots/", "report.py", "progress.py", "demo/write.py", "demo/summary.py")
 """Sources that only show results; a change in them does not make a result stale."""
+
+KNOWN = ("saereason", "builtins", "typing", "enum")
+"""Whose classes the code's version, or Python's, tells."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,14 @@ Compute = Callable[[WorkUnit], Rows]
 
 
 def work_unit(model: Model, name: str, *, saes: Mapping[int, SAE] | None = None, **arguments: Any) -> WorkUnit:
-    """The unit of this name, for this model, these SAEs and these arguments (JSON, frozen dataclasses, tensors)."""
+    """The unit of this name, for this model, these SAEs and these arguments (JSON, frozen dataclasses, tensors).
+
+    Edits in force (an outer `steered`) are part of it. Raises ValueError for what cannot be told from others.
+    """
     import torch
 
+    outer = _in_force()
+    arguments |= {"in force": outer} if outer else {}
     return WorkUnit(
         name=name,
         arguments=_canonical(describe(arguments)),
@@ -81,10 +91,20 @@ def inline(run: Run, units: Iterable[WorkUnit], compute: Compute) -> Iterator[tu
         yield unit, pd.read_parquet(path)
 
 
+def _in_force() -> list[Any]:
+    """What is known of the edits in force."""
+    edits = hooks.in_force()
+    unknown = next((edit.name for edit in edits if edit.about is None), None)
+    if unknown is not None:
+        raise ValueError(f"results under the edit {unknown!r} cannot be told from others on disk; use `steered`.")
+    return [edit.about() for edit in edits if edit.about is not None]
+
+
 def describe(value: Any) -> Any:
-    """A value as JSON that tells it from any other: dataclasses by type and the fields they are compared by, tensors by
-    a hash.
+    """A value as JSON that tells it from any other: dataclasses by type and the fields they are compared by, and by
+    their source where they are not saereason's own, tensors by a hash. Raises ValueError for anything else.
     """
+    import numpy as np
     import torch
 
     if isinstance(value, torch.Tensor):
@@ -92,14 +112,37 @@ def describe(value: Any) -> Any:
         return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(raw.numpy().tobytes()).hexdigest()[:24]}"
     if is_dataclass(value) and not isinstance(value, type):
         return {
-            "": type(value).__name__,
+            "": _kind(type(value)),
             **{field.name: describe(getattr(value, field.name)) for field in fields(value) if field.compare},
         }
     if isinstance(value, Mapping):
         return {str(key): describe(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [describe(entry) for entry in value]
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    raise ValueError(f"{value!r:.80} cannot be told from others on disk; give a frozen dataclass in its place.")
+
+
+@cache
+def _kind(kind: type) -> str:
+    """The name of a class, and a hash of its source and its bases' where they are not saereason's own."""
+    others = [each for each in kind.__mro__ if each.__module__.partition(".")[0] not in KNOWN]
+    return kind.__name__ + "".join(f" {_digest(_source(each))}" for each in others)
+
+
+def _source(kind: type) -> str:
+    """A class as it is written, or, where that is not to be had, the code of its methods."""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        codes = [method.__code__ for method in vars(kind).values() if inspect.isfunction(method)]
+        said = [(code.co_code, code.co_names, [c for c in code.co_consts if not inspect.iscode(c)]) for code in codes]
+        return f"{kind.__module__}.{kind.__qualname__} {said}"
 
 
 def result_path(run: Run, unit: WorkUnit) -> Path:

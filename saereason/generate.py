@@ -62,13 +62,9 @@ def generate(
     _check(prompts, max_new_tokens, temperature, stop, batch_size, forced)
     ids = [model.encode(prompt) for prompt in prompts]
     opening = [list(row) for row in forced] if forced is not None else [[] for _ in ids]
-    longest = max(len(a) + len(b) for a, b in zip(ids, opening, strict=True)) + max_new_tokens
-    if longest > model.n_ctx:
-        raise ValueError(
-            f"the longest prompt and {max_new_tokens} new tokens make {longest}; the model's context is "
-            f"{model.n_ctx}. Ask for fewer new tokens or shorten the prompt."
-        )
-    ending = Ending(model, stop)
+    model.check_tokens([token for row in (*opening, () if budget is None else budget.ends) for token in row])
+    check_room(model, [a + b for a, b in zip(ids, opening, strict=True)], max_new_tokens)
+    ending = Ending(model, stop, 0 if budget is None else budget.least)
     rows = [
         Row(n, prompt, start, _generator(model, seed, n) if temperature > 0 else None)
         for n, (prompt, start) in enumerate(zip(ids, opening, strict=True))
@@ -117,6 +113,16 @@ def _passes(
                 cache.batch_select_indices(kept)
         new = torch.tensor([row.wrote[-1:] for row in going], device=model.device)
         batch = Batch(torch.cat([batch.tokens, new], 1), torch.cat([batch.mask, torch.ones_like(new).bool()], 1))
+
+
+def check_room(model: Model, rows: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Raises ValueError for rows of token ids after which there is no room for so many more."""
+    longest = max(map(len, rows)) + max_new_tokens
+    if longest > model.n_ctx:
+        raise ValueError(
+            f"the longest prompt and {max_new_tokens} new tokens make {longest}; the model's context is "
+            f"{model.n_ctx}. Ask for fewer new tokens or shorten the prompt."
+        )
 
 
 def _generator(model: Model, seed: int, row: int) -> torch.Generator:

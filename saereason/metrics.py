@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from . import hooks
@@ -80,7 +80,7 @@ class LogProb:
     def __call__(self, model: Model) -> Float[Tensor, "item"]:
         values = torch.zeros(len(self.items), dtype=torch.float64)
         for rows in self.batches():
-            values[rows] = log_probs(model, [self.items[n] for n in rows])
+            values[rows] = log_probs(model, [self.items[n] for n in rows], rows)
             self.progress(len(rows))
         return values
 
@@ -107,25 +107,35 @@ def _scored(
 
 
 def padded(model: Model, items: Sequence[Scored]) -> Batch:
-    """The items as a batch. Left padding puts all that is scored at the end."""
-    return pad([item.prompt + item.continuation for item in items], pad_token=model.pad_token, device=model.device)
+    """What of the items is run, as a batch: all but the last token of each, after which nothing is scored.
+
+    Left padding puts the tokens that predict a continuation at the end.
+    """
+    rows = [item.prompt + item.continuation[:-1] for item in items]
+    return pad(rows, pad_token=model.pad_token, device=model.device)
 
 
-def log_probs(model: Model, items: Sequence[Scored]) -> Float[Tensor, "item"]:
-    """Mean log-probability per scored token of each item; the LM head runs where it is scored only."""
-    batch = padded(model, items)
-    if batch.tokens.shape[1] > model.n_ctx:
-        raise ValueError(
-            f"an item has {batch.tokens.shape[1]} tokens and the context of {model.name} is {model.n_ctx}; shorten it."
-        )
-    keep = max(len(item.continuation) for item in items) + 1
+def log_probs(model: Model, items: Sequence[Scored], places: Sequence[int] | None = None) -> Float[Tensor, "item"]:
+    """Mean log-probability per scored token of each item; the LM head runs where it is scored only.
+
+    `places` says which rows they are, for edits of some rows, where that is not their place here.
+    """
+    longest = max(len(item.prompt) + len(item.continuation) for item in items)
+    if longest > model.n_ctx:
+        raise ValueError(f"an item has {longest} tokens and the context of {model.name} is {model.n_ctx}; shorten it.")
+    keep = max(len(item.continuation) for item in items)
     scored = torch.zeros(len(items), keep, dtype=torch.bool, device=model.device)
     for row, item in enumerate(items):
-        scored[row, keep - 1 - len(item.continuation) : -1] = torch.tensor(item.scored)
-    with hooks.prompts(torch.tensor([len(item.prompt) for item in items])):
+        scored[row, keep - len(item.continuation) :] = torch.tensor(item.scored)
+    batch, lengths = padded(model, items), torch.tensor([len(item.prompt) for item in items])
+    with hooks.prompts(lengths, None if places is None else torch.tensor(places)):
         wide = hooks.run(model, batch, heads=scored, logits_to_keep=keep, use_cache=False).logits[0].float()
-    targets = batch.tokens[:, -(keep - 1) :][scored[:, :-1]]
-    chosen = wide.gather(-1, targets[:, None])[:, 0] - wide.logsumexp(-1)
+    chosen = wide.gather(-1, targets(items).to(wide.device)[:, None])[:, 0] - wide.logsumexp(-1)
     chosen, scored = chosen.cpu().double(), scored.cpu()  # not every device has float64
     total = torch.zeros(len(items), dtype=torch.float64).index_add(0, scored.nonzero()[:, 0], chosen)
     return total / scored.sum(-1)
+
+
+def targets(items: Sequence[Scored]) -> Int[Tensor, "token"]:
+    """The scored tokens, item by item."""
+    return torch.tensor([t for item in items for t, s in zip(item.continuation, item.scored, strict=True) if s])

@@ -108,13 +108,32 @@ class Model:
     def _text_config(self) -> Any:
         return self.hf.config.get_text_config()
 
-    @cached_property
+    @property
+    def weights(self) -> tuple[tuple[int, int], ...]:
+        """Where each weight is and how often it was changed in place: equal to an earlier one if nothing was since.
+
+        Changes through `weight.data` are not counted.
+        """
+        return tuple((w.data_ptr(), -1 if w.is_inference() else w._version) for w in self.hf.parameters())
+
+    @property
     def hash(self) -> str:
         """SHA-256 of the architecture's settings and the weights, with quantisation and a merged adapter.
 
         Weights are rounded to bfloat16, so that the precision they were loaded in does not matter; nor do differences
-        below that, by which two models of one hash may differ.
+        below that, by which two models of one hash may differ. It is computed again once weights were changed.
         """
+        now = self.weights
+        if now not in self._hashes:
+            self._hashes.clear()
+            self._hashes[now] = self._hashed()
+        return self._hashes[now]
+
+    @cached_property
+    def _hashes(self) -> dict[tuple[tuple[int, int], ...], str]:
+        return {}
+
+    def _hashed(self) -> str:
         said = {key: value for key, value in self._text_config.to_dict().items() if not _is_incidental(key)}
         digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
         for name, weight in sorted(_plain_names(self.hf)):
@@ -161,9 +180,22 @@ class Model:
             )
         return ids
 
+    def check_tokens(self, tokens: Sequence[int]) -> None:
+        """Raises ValueError for token ids that the model does not have."""
+        wrong = next((token for token in tokens if not 0 <= token < self.d_vocab), None)
+        if wrong is not None:
+            raise ValueError(f"there is no token {wrong}; the tokens of {self.name} are 0 to {self.d_vocab - 1}.")
+
     def fits(self, *texts: str, spare: int = 0) -> bool:
         """True if the texts together, and so many tokens more, fit into the context."""
         return sum(len(self.tokenizer(text, verbose=False)["input_ids"]) for text in texts) + spare < self.n_ctx
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """Ids of the tokens that no decoded text shows, by what they are called."""
+        added = getattr(self.tokenizer, "added_tokens_decoder", {})
+        found = {str(token): n for n, token in added.items() if token.special}
+        return found | dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)

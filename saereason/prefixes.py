@@ -19,7 +19,7 @@ class Prefixes:
     """
 
     def __init__(self) -> None:
-        self._of: tuple[Model, Tensor, Tensor] | None = None
+        self._of: tuple[Model, object, Tensor, Tensor] | None = None
         self._cache: Any = None
 
     def of(self, model: Model, batch: Batch) -> Any:
@@ -31,11 +31,13 @@ class Prefixes:
             before = Batch(batch.tokens[:, :-1], batch.mask[:, :-1])
             self._of = self._cache = None  # free the last one first
             self._cache = hooks.run(model, before, use_cache=True, logits_to_keep=1).past_key_values
-            self._of = (model, batch.tokens, batch.mask)
+            self._of = (model, model.weights, batch.tokens, batch.mask)
         return copy.deepcopy(self._cache)
 
     def _is_of(self, model: Model, batch: Batch) -> bool:
         if self._of is None:
             return False
-        held, tokens, mask = self._of
-        return held is model and torch.equal(tokens, batch.tokens) and torch.equal(mask, batch.mask)
+        held, weights, tokens, mask = self._of
+        if held is not model or weights != model.weights:
+            return False
+        return torch.equal(tokens, batch.tokens) and torch.equal(mask, batch.mask)

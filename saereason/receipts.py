@@ -26,6 +26,9 @@ class Firing:
     relative_size: float
     """Mean over visited positions of |change| / |residual|."""
 
+    rows: tuple[int, ...] = ()
+    """The distinct rows visited: places among the prompts, or in the batch of a pass of one's own."""
+
     def __str__(self) -> str:
         return f"{self.name}: {self.firings} firings, |change|/|residual| {self.relative_size:.3f}"
 
@@ -60,6 +63,7 @@ class _Tally:
     firings: int = 0
     size: float = 0.0
     positions: set[int] = field(default_factory=set)
+    rows: set[int] = field(default_factory=set)
 
 
 class Recorder:
@@ -71,6 +75,7 @@ class Recorder:
     def note(
         self,
         edit: Change,
+        row: Int[Tensor, "row"],
         position: Int[Tensor, "row"],
         delta: Float[Tensor, "row d_model"],
         resid: Float[Tensor, "row d_model"],
@@ -83,12 +88,20 @@ class Recorder:
         tally.firings += len(position)
         tally.size += total
         tally.positions.update(position.tolist())
+        tally.rows.update(row.tolist())
 
     @property
     def receipt(self) -> Receipt:
         return Receipt(
             tuple(
-                Firing(edit.name, edit.layer, t.firings, tuple(sorted(t.positions)), t.size / max(1, t.firings))
+                Firing(
+                    edit.name,
+                    edit.layer,
+                    t.firings,
+                    tuple(sorted(t.positions)),
+                    t.size / max(1, t.firings),
+                    tuple(sorted(t.rows)),
+                )
                 for edit, t in self._tallies.items()
             )
         )

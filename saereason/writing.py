@@ -38,8 +38,8 @@ class Row:
 class Ending:
     """Where answers end: at an end-of-text token, or after a stop string."""
 
-    def __init__(self, model: Model, stop: Sequence[str]) -> None:
-        self.model, self.stop, self.tokens = model, stop, end_tokens(model, stop)
+    def __init__(self, model: Model, stop: Sequence[str], least: int = 0) -> None:
+        self.model, self.stop, self.tokens, self.least = model, stop, end_tokens(model, stop), least
 
     def take(self, row: Row, token: int) -> None:
         """What a row writes next, which may finish it."""
@@ -47,12 +47,14 @@ class Ending:
             row.finished = True
             return
         row.wrote.append(token)
-        row.finished = bool(self.stop) and self._stops(row)
+        row.finished = bool(self.stop) and row.length >= self.least and self._stops(row)
 
     def _stops(self, row: Row) -> bool:
-        """True if a stop string ends in what the model wrote, be its beginning forced."""
-        text, forced = self.model.decode(row.opening + row.wrote), len(self.model.decode(row.opening))
-        return any(stop in text[max(0, forced - len(stop) + 1) :] for stop in self.stop)
+        """True if a stop string ends in what the model wrote, be its beginning forced, or before `least` tokens."""
+        said = row.opening + row.wrote
+        text, before = self.model.decode(said), said[: max(len(row.opening), self.least - 1)]
+        start = len(self.model.decode(before))
+        return any(stop in text[max(0, start - len(stop) + 1) :] for stop in self.stop)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Budget:
     """Budget forcing (s1, arXiv 2501.19393): an answer of fewer than `least` tokens may not end, nor its thinking.
 
     `ends` are tokens that end the thinking; the end-of-text tokens are always among them. Without `wait` they cannot be
-    chosen; with it they can, and the text stands in their place.
+    chosen; with it they can, and the text stands in their place. A stop string before that ends nothing either.
     """
 
     least: int

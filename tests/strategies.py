@@ -79,11 +79,11 @@ def edits(draw, when):
     random.setstate(state)
     found = [
         on_one(one, amount, when, keep_norm=keep),
-        Scale(another, 3 * share - 2, when, keep_norm=keep),
+        Scale(another, 3 * share - 2, when, keep_norm=keep and another.layer != layer),
         boost,
         MeanBlock(layer, vector, when) if draw(st.booleans()) else ScaleBlock(layer, share, when),
         AddVector(another.layer, vector, amount, when),
-        ScaleProjection(another.layer, vector, share - 1, when, keep_norm=keep),
+        ScaleProjection(another.layer, vector, share - 1, when, keep_norm=not keep),
     ]
     return [found[n] for n in draw(st.lists(st.integers(0, 5), min_size=1, max_size=3, unique=True))]
 

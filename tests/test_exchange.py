@@ -130,7 +130,6 @@ def test_what_cannot_be_saved_is_refused(model, saes, tmp_path):
         ([Add(F, 1.0, While(Feature(1, 96)))], "L1/96 is out of range"),
         ([AddVector(7, V)], "has no layer 7"),
         ([Add(F, 1.0, Mine())], "a Mine cannot be saved"),
-        ([Add(F, 1.0, While(F, float("-inf")))], "is -inf; it must be a finite number"),
     ):
         with pytest.raises(ValueError, match=sentence):
             sr.save_steering(tmp_path / "s", model, saes, given)
@@ -151,6 +150,9 @@ ADD |= {"when": {"type": "Everywhere"}, "keep_norm": False}
         ("[]", "cannot be read"),
         ("[" * 100_000, "cannot be read"),
         ({"interventions": []}, "cannot be read .'schema'"),
+        ({"schema": 1, "model": {}, "saes": {}, "interventions": ""}, "there is no list of interventions in it"),
+        ({"schema": 1, "model": {}, "saes": {}, "interventions": {}}, "there is no list of interventions in it"),
+        ([], "there is no list of interventions in it"),
         ({"schema": 2}, "is of schema 2 and this saereason reads schema 1"),
         ([ADD | {"coefficient": float("nan")}], "NaN is no number"),
         ([ADD | {"coefficient": 10**400}], "the coefficient of a Add"),
@@ -442,3 +444,15 @@ def test_interp_engine_adds_the_same(model, saes, tmp_path):
         expected = logits_of(model, ROWS)
     with steered(model, None, *theirs):
         assert_close(logits_of(model, ROWS), expected)
+
+
+def test_what_overflows_is_not_written(model, saes, tmp_path):
+    huge = [Add(F, 1e300)]
+    for save, name in (
+        (sr.save_control_vector, "a.gguf"),
+        (sr.save_lm_eval, "a.pt"),
+        (sr.save_interp_engine, "a.json"),
+    ):
+        with pytest.raises(ValueError, match="what is added after layer 1 is too large for float32"):
+            save(tmp_path / name, model, saes, huge)
+    assert not list(tmp_path.iterdir())

@@ -286,3 +286,20 @@ def test_a_budget_may_hold_the_end_of_thinking(model, prompts):
     assert held.tokens[0][:3] == free.tokens[0][:3] != held.tokens[0][1:4]
     with pytest.raises(ValueError, match="least is 0"):
         Budget(0)
+
+
+@pytest.mark.parametrize("options", [{"forced": [[5, 5000]]}, {"forced": [[-1]]}, {"budget": Budget(3, ends=(5000,))}])
+def test_tokens_that_are_not_there_are_refused(model, options):
+    with pytest.raises(ValueError, match=r"there is no token (5000|-1); the tokens of tiny-llama are 0 to 103"):
+        generate(model, ["Hi"], max_new_tokens=2, **options)
+
+
+@pytest.mark.parametrize("wait", ["", " Wait"])
+def test_a_stop_string_ends_no_answer_before_its_budget(model, prompts, wait):
+    plain = generate(model, prompts, max_new_tokens=40, budget=Budget(40, wait)).texts
+    for least in (1, 5, 20):
+        wrote = generate(model, prompts, max_new_tokens=40, budget=Budget(least, wait), stop=["a", "e", "t"])
+        for text, tokens, whole in zip(wrote.texts, wrote.tokens, plain, strict=True):
+            assert len(tokens) >= least
+            if whole.startswith(text) and len(tokens) < 40:  # it was the stop string that ended it, a token a character
+                assert text[-1] in "aet" and not set(text[least - 1 : -1]) & set("aet")

@@ -118,6 +118,10 @@ def test_nothing_is_cut_off_or_silent(model, topk_saes):
         sr.harness_model(model, topk_saes, [edit])._loglikelihood_tokens([(None, [5, 7], [6])])
     with pytest.raises(ValueError, match="batch_size is 0"):
         sr.harness_model(model, batch_size=0)
+    two = sr.Patch(1, (torch.ones(9, 32), torch.zeros(9, 32)))
+    for apart in (sr.Add(sr.Feature(1, 3), 8.0, when=sr.Decay(0.5, when=sr.OnRows((0,)))), two):
+        with pytest.raises(ValueError, match="differs by row and the harness puts requests into rows as it likes"):
+            sr.harness_model(model, topk_saes, [apart])
 
 
 def test_the_tokenizer_of_the_model_is_left_alone(model):

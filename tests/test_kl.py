@@ -64,7 +64,7 @@ def test_a_size_is_found_that_reaches_the_target(target, start):
         divergence, None, lambda c: sr.AddVector(2, vector(1), c, sr.LastPromptToken()), target, start=start
     )
     assert kl == pytest.approx(target, rel=0.1)
-    assert kl == pytest.approx(divergence(None, edit).mean(), rel=1e-6)
+    assert kl == divergence(None, edit).mean()
 
 
 @pytest.mark.parametrize("when", [sr.LastPromptToken(), sr.Everywhere(), sr.Decay(0.5)], ids=lambda w: type(w).__name__)
@@ -124,7 +124,9 @@ def test_units_leave_out_first_tokens_and_padding(any_model, saes):
     features = [sr.Feature(1, n) for n in range(5)]
     found = largest_acts(any_model, saes, features, PROMPTS, batch_size=3)
     expected = saes[1].encode(rows)[:, :5].max(0).values.tolist()
-    assert [found[f] for f in features] == pytest.approx(expected, abs=1e-5)
+    assert [found[f] for f in features] == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    with pytest.raises(ValueError, match="there are no layers"):
+        mean_norms(any_model, [], PROMPTS)
     with pytest.raises(ValueError, match="no token but their first"):
         mean_norms(any_model, [1], ["a"])
 
@@ -135,3 +137,77 @@ def test_bad_input_is_refused():
         Divergence.over(model, PROMPTS, WRITTEN[1:])
     with pytest.raises(ValueError, match="positive"):
         at_kl(Divergence.over(model, PROMPTS), None, lambda c: sr.AddVector(2, vector(), c), 0.0)
+    with pytest.raises(ValueError, match=r"the target is inf nats .* positive and finite"):
+        at_kl(Divergence.over(model, PROMPTS), None, lambda c: sr.AddVector(2, vector(), c), float("inf"))
+    with pytest.raises(ValueError, match="most is 0; at least 1 size"):
+        at_kl(Divergence.over(model, PROMPTS), None, lambda c: sr.AddVector(2, vector(), c), 0.1, most=0)
+    with pytest.raises(ValueError, match="have 602 tokens and the context of tiny-llama is 512"):
+        Divergence.over(model, ["Hi"], [[5] * 600])
+    for token in (5000, -1):
+        with pytest.raises(ValueError, match=f"there is no token {token}; the tokens of tiny-llama are 0 to 103"):
+            Divergence.over(model, ["Hi"], [[5, token]])
+
+
+@pytest.mark.parametrize("size_of", [fisher_size, asc_size])
+@pytest.mark.parametrize(
+    ("edit", "target", "sentence"),
+    [
+        (sr.AddVector(-1, vector()), 0.01, "has no layer -1"),
+        (sr.AddVector(1, torch.ones(1)), 0.01, r"shape \(1,\)"),
+        (sr.Add(sr.Feature(2, 3), 1.0), 0.01, "no SAE at layer 2"),
+        (sr.Add(sr.Feature(1, 96), 1.0), 0.01, "L1/96 is out of range"),
+        (sr.Add(sr.Feature(3, 0), 1.0), 0.01, "SAE given for layer 3 reads layer 0"),
+        (sr.Add(sr.Feature(1, 3), 0.0), 0.01, "there is no size for it"),
+        (sr.Add(sr.Feature(1, 3), 1.0), 0.0, "the target is 0.0 nats"),
+        (sr.Add(sr.Feature(1, 3), 1.0), -1.0, "the target is -1.0 nats"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_has_no_size(size_of, edit, target, sentence):
+    divergence = Divergence.over(tiny_model(), PROMPTS)
+    with pytest.raises(ValueError, match=sentence):
+        size_of(divergence, {1: tiny_sae("topk", 1), 3: tiny_sae("topk", 0)}, edit, target)
+
+
+@pytest.mark.parametrize("start", [None, 1e-3, 1.0])
+@pytest.mark.parametrize("layer", [0, 3])
+def test_rounding_is_never_taken_for_an_effect(layer, start):
+    coarse = tiny_model()
+    coarse.hf.bfloat16()
+    rough, fine = Divergence.over(coarse, PROMPTS), Divergence.over(tiny_model(), PROMPTS)
+
+    def sized(size):
+        return sr.AddVector(layer, vector(1), size, sr.LastPromptToken())
+
+    least = rough.least(None, sized(1.0))
+    assert fine.least(None, sized(1.0)) < 1e-5 < 1e-4 < least
+    for target in (1e-6, 1e-4, 0.9 * least):
+        with pytest.raises(
+            ValueError, match=r"rounding in bfloat16 hides .*load the model in float32, or ask for more"
+        ):
+            at_kl(rough, None, sized, target, start=start)
+    with pytest.raises(ValueError, match=r"rounding in float32 hides what is below .* there; ask for more"):
+        at_kl(fine, None, sized, 1e-9, start=start)
+    edit, kl = at_kl(rough, None, sized, 1.2 * least, start=start)
+    assert kl == rough(None, edit).mean() == pytest.approx(1.2 * least, rel=0.1)
+    assert fine(None, edit).mean() == pytest.approx(1.2 * least, rel=0.5)
+
+
+def test_a_size_far_from_what_the_derivative_says_is_refused():
+    divergence = Divergence.over(tiny_model(), PROMPTS)
+    fisher = fisher_size(divergence, None, sr.AddVector(2, vector(1), 1.0, sr.LastPromptToken()), 0.005)
+
+    def elsewhere(size):  # as if rounding were the effect
+        return sr.AddVector(2, vector(1), size if size == 1.0 else size / 20, sr.LastPromptToken())
+
+    with pytest.raises(ValueError, match=r"the derivative says that takes a size .* load the model in float32"):
+        at_kl(divergence, None, elsewhere, 0.005, start=fisher)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_rows_are_the_places_of_the_prompts(batch_size):
+    model = tiny_model()
+    divergence = Divergence.over(model, PROMPTS, WRITTEN, batch_size=batch_size)
+    edit = sr.AddVector(1, vector(), 2.0, sr.OnRows((1, 3), when=sr.LastPromptToken()))
+    everywhere, found = divergence(None, replace(edit, when=edit.when.when)), divergence(None, edit)
+    assert found == pytest.approx([0.0, everywhere[1], 0.0, everywhere[3]], abs=1e-6)

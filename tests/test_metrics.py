@@ -3,8 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_model
 
-from saereason import Add, Effect, Feature, LogProb, Metric, Scale, ScaleBlock, SilentEditError, Steps, measure, steered
+from saereason import (
+    Add,
+    Effect,
+    Feature,
+    Generated,
+    LogProb,
+    Metric,
+    Patch,
+    Scale,
+    ScaleBlock,
+    SilentEditError,
+    Steps,
+    measure,
+    per_row,
+    steered,
+)
 from saereason.metrics import Scored
 
 PROMPTS = ["Tom has 3 apples.", "2 + 2 =", "How many birds are left on the roof?", "Hi"]
@@ -148,6 +164,29 @@ def test_an_intervention_that_does_nothing_is_an_error_and_the_model_stays_as_it
     with pytest.raises(ValueError, match="layer 9"):
         measure(model, topk_saes, metric, [Add(Feature(9, 0), 1.0)])
     assert torch.equal(metric(model), before)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_rows_are_the_places_of_the_items(topk_saes, batch_size):
+    model = tiny_model()
+    metric = LogProb.of(model, PROMPTS, TEXTS, batch_size=batch_size)
+    others = [prompt[::-1] + text for prompt, text in zip(PROMPTS, TEXTS, strict=True)]
+    [patched] = measure(model, None, metric, [Patch.of(model, 1, others)])
+    for n, other in enumerate(others):
+        alone = LogProb.of(model, PROMPTS[n : n + 1], TEXTS[n : n + 1])
+        [one] = measure(model, None, alone, [Patch.of(model, 1, [other])])
+        assert patched.edited[n].item() == pytest.approx(one.edited.item(), abs=1e-4)
+    with steered(model, topk_saes, *per_row([], [], [Add(Feature(1, 3), 20.0)], [])):
+        moved = (metric(model) - patched.clean).abs() > 1e-3
+    assert moved.tolist() == [False, False, True, False]
+
+
+def test_the_last_token_is_not_run_since_nothing_after_it_is_scored(model, topk_saes):
+    metric = LogProb.of(model, PROMPTS, ["a", "b", "c", "d"])
+    with pytest.raises(SilentEditError, match="never fired"):
+        measure(model, topk_saes, metric, [Add(Feature(1, 3), 8.0, Generated())])
+    [effect] = measure(model, topk_saes, LogProb.of(model, ["Hi"], ["abc"]), [Add(Feature(1, 3), 8.0, Generated())])
+    assert effect.delta.abs() > 1e-3
 
 
 def test_an_effect_is_told_item_by_item():

@@ -88,6 +88,18 @@ def test_the_hash_is_of_the_weights_whatever_their_precision(folder, model):
     assert tiny_model(n_layers=3).hash != model.hash
 
 
+def test_the_hash_sees_what_is_changed_in_place():
+    model, other = tiny_model(), tiny_model()
+    before, weights = model.hash, model.weights
+    assert model.hash == before and model.weights == weights
+    with torch.no_grad():
+        model.hf.model.layers[2].mlp.up_proj.weight[3, 5] += 0.01
+    changed = model.hash
+    assert changed != before == other.hash and model.weights != weights
+    model.hf.load_state_dict(other.hf.state_dict())
+    assert model.hash == before
+
+
 def test_the_hash_sees_one_changed_weight():
     model = tiny_model()
     changed = tiny_model()

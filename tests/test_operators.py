@@ -338,3 +338,84 @@ def test_a_splice_needs_an_sae(model, saes):
         steered(model, {1: saes[1]}, Splice(2)),
     ):
         pass
+
+
+@pytest.mark.parametrize("when", [Everywhere(), Decay(0.5), Decay(0.9, when=Generated())], ids=str)
+def test_the_norm_is_kept_whatever_the_share(model, saes, when):
+    for edit in (Add(F, 5.0, when, keep_norm=True), Clamp(F, 8.0, when, keep_norm=True)):
+        clean = resid_of(model, 1)
+        with steered(model, saes, edit):
+            moved = resid_of(model, 1)
+        for a, b in zip(clean, moved, strict=True):
+            torch.testing.assert_close(a.norm(dim=-1), b.norm(dim=-1), rtol=1e-5, atol=1e-5)
+        assert max((a - b).abs().max() for a, b in zip(clean, moved, strict=True)) > 0.01
+
+
+def test_two_that_act_on_one_thing_are_refused_unless_in_different_rows(model, saes):
+    turned = ScaleProjection(1, -3 * V, 0.5)
+    for pair, target in (
+        ((Boost((F, Feature(1, 9)), 15.0), Clamp(F, 0.0)), "L1/3"),
+        ((Boost((F,), 15.0), Boost((Feature(1, 9),), 2.0)), "features of layer 1 by Boost"),
+        ((ScaleProjection(1, V, -1.0), turned), "one direction at layer 1"),
+        ((Add(F, 5.0, keep_norm=True), AddVector(1, V, keep_norm=True)), r"the norm after layer 1 \(keep_norm\)"),
+    ):
+        with pytest.raises(ValueError, match=f"two interventions act on {target}"), steered(model, saes, *pair):
+            pytest.fail("the block ran")
+        with steered(model, saes, *per_row([pair[0]], [pair[1]]), may_be_silent=True):
+            pass
+    others = (ScaleProjection(2, V, -1.0), ScaleProjection(1, V.flip(0), -1.0), Clamp(Feature(1, 8), 0.0))
+    with steered(model, saes, turned, *others, Boost((F,), 1.0), Add(Feature(2, 3), 1.0, keep_norm=True)):
+        resid_of(model, 3)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: While(F, NAN), "above is nan; it must be a finite number"),
+        (lambda: While(F, -float("inf")), "above is -inf; it must be a finite number"),
+        (lambda: WhileAlong(1, V, NAN), "above is nan; it must be a finite number"),
+        (lambda: WhileAlong(1, V * NAN), "vector for layer 1 has entries that are not finite"),
+    ],
+)
+def test_a_condition_that_can_never_be_told_is_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        (Add(F, 5.0, WhileAlong(1, torch.ones(7))), r"vector for layer 1 has shape \(7,\)"),
+        (Add(F, 5.0, Decay(0.5, when=WhileAlong(0, torch.ones(7)))), r"vector for layer 0 has shape \(7,\)"),
+        (Patch(1, (torch.ones(3, 32), torch.ones(0, 32))), "source 1 of the patch at layer 1 has no positions"),
+        (Add(F, 5.0, After((5, 104))), "there is no token 104"),
+        (Add(F, 5.0, After("a<|unk|>")), "has the special token <|unk|> in it, which no text shows; give token ids"),
+    ],
+)
+def test_what_would_fail_or_be_silent_while_it_runs_is_refused_before(model, saes, edit, sentence):
+    with pytest.raises(ValueError, match=sentence), steered(model, saes, edit):
+        pytest.fail("the block ran")
+
+
+def test_after_a_special_token_by_its_name(model, saes):
+    unknown, start = model.tokenizer.convert_tokens_to_ids("<|unk|>"), len(model.encode("Hi"))
+    for said in ("<|unk|>", (unknown,)):
+        with steered(model, saes, Add(F, 5.0, After(said))) as steering:
+            generate(model, ["Hi"], max_new_tokens=2, forced=[[10, unknown, 11]])
+        assert steering.receipt.edits[0].positions[:2] == (start + 1, start + 2)
+
+
+@pytest.mark.parametrize("prompts", [["Hi there"], ["Hi there", "2 + 2 ="]])
+def test_beams_have_no_history_so_after_says_so(model, saes, prompts):
+    batch = pad([model.encode(prompt) for prompt in prompts], pad_token=0)
+    options = {"attention_mask": batch.mask.long(), "max_new_tokens": 8, "do_sample": False}
+    edit = Add(F, 5.0, After((6,)))
+    with pytest.raises(ValueError, match="cannot tell what was written before"), steered(model, saes, edit):
+        model.hf.generate(batch.tokens, num_beams=3, **options)
+    with steered(model, saes, edit):
+        model.hf.generate(batch.tokens, **options)
+    with steered(model, saes, edit):  # rows that are alike are known here
+        generate(model, prompts * 2, max_new_tokens=4)

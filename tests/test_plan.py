@@ -1,5 +1,7 @@
 """Sweeps planned in a YAML file, and the command that runs them."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -38,6 +40,7 @@ def test_a_plan_is_read_and_changed(folder):
     plan = Plan.read(folder / "plan.yaml", ["sizes=[1, 2]", "when=prompt", "adapter=null", "n = 4"])
     assert (plan.features, plan.sizes, plan.when, plan.n) == (("L1/3",), (1.0, 2.0), ("prompt",), 4)
     assert Plan.of(GIVEN).sizes == (2.0, 8.0)
+    assert Plan.read(folder / "plan.yaml", ["dtype=float32"]).load_model().dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -60,6 +63,15 @@ def test_a_plan_is_read_and_changed(folder):
         ({"unit": "metres"}, "unit is 'metres'; choose from"),
         ({"operator": "scale", "unit": "nats"}, "the factor of scale has no unit"),
         ({"unit": "nats", "sizes": [0, 1]}, "sizes in nats must be positive"),
+        ({"operator": "boost", "unit": "largest-act"}, "the alpha of boost has no unit, and largest-act was asked for"),
+        ({"operator": "boost", "unit": "mean-norm"}, "the alpha of boost has no unit"),
+        ({"sizes": [10**400]}, r"sizes is \(1000.*; it must be a list of numbers"),
+        ({"sizes": ["1e400"]}, "sizes are inf; each must be a finite number"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0; it must be at least 1"),
+        ({"dtype": "float33"}, "dtype is 'float33'; it must be a floating-point type"),
+        ({"rows_at_once": 0}, "rows_at_once is 0; it must be at least 1"),
+        ({"source": "x"}, "source and part are of benchmarks, and task is 'confirmation'; leave them out"),
+        ({"task": "a.jsonl", "part": "x"}, "source and part are of benchmarks, and task is 'a.jsonl'"),
     ],
 )
 def test_what_is_no_plan_is_said(changes, sentence):
@@ -80,6 +92,17 @@ def test_a_file_that_is_no_plan_is_said(tmp_path):
     path.write_text(SMALL)
     with pytest.raises(ValueError, match="'n' changes nothing"):
         Plan.read(path, ["n"])
+    with pytest.raises(ValueError, match="n=3, n=4 change one setting twice"):
+        Plan.read(path, ["n=3", "n=4"])
+    path.write_text(f"{SMALL}n: 3\n")
+    with pytest.raises(ValueError, match="n is given twice; give it once"):
+        Plan.read(path)
+
+
+def test_powers_of_ten_are_numbers(tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("features: [L1/3]\nsizes: [1e3, 2.5E-1, 1.0e+2, -1.e1]\n")
+    assert Plan.read(path).sizes == (1000.0, 0.25, 100.0, -10.0)
 
 
 def test_units_of_size_mean_what_they_say(model, topk_saes):
@@ -91,18 +114,45 @@ def test_units_of_size_mean_what_they_say(model, topk_saes):
     trial, own = sizes(sizes=[2.0])
     assert own == [sr.Add(sr.Feature(1, 3), 2.0, sr.LastPromptToken())]
     [norm] = sizes(unit="mean-norm", sizes=[0.5])[1]
-    assert norm.size == pytest.approx(0.5 * sr.mean_norms(model, [1], texts_of(model, trial))[1])
+    mean, row = sr.mean_norms(model, [1], texts_of(model, trial))[1], float(topk_saes[1].W_dec[3].norm())
+    assert row != pytest.approx(1, rel=0.01) and norm.size * row == pytest.approx(0.5 * mean)
+    [along] = sizes(unit="mean-norm", operator="set-projection", sizes=[0.5])[1]
+    assert along.size == pytest.approx(0.5 * mean)
     [largest] = sizes(unit="largest-act", sizes=[2.0])[1]
     feature = sr.Feature(1, 3)
-    assert largest.size == pytest.approx(
-        2 * sr.largest_acts(model, topk_saes, [feature], texts_of(model, trial))[feature]
-    )
+    twice = 2 * sr.largest_acts(model, topk_saes, [feature], texts_of(model, trial))[feature]
+    assert largest.size == pytest.approx(twice)
+    [along] = sizes(unit="largest-act", operator="set-projection", sizes=[2.0])[1]
+    assert along.size == pytest.approx(twice * row)
+    coarse = sr.Model(copy.deepcopy(model.hf).bfloat16(), model.tokenizer, "coarse")
+    with pytest.raises(ValueError, match=r"rounding in bfloat16 hides .*load the model in float32"):
+        plan = Plan.of(GIVEN | {"features": ["L1/3"], "n": 4, "unit": "nats", "sizes": [1e-5]})
+        plan.interventions(coarse, topk_saes, plan.trial(coarse))
     for operator in ("add", "clamp"):
         [nats] = sizes(unit="nats", operator=operator, sizes=[0.05])[1]
         moved = sr.Divergence.over(model, trial.prompts)(topk_saes, nats).mean()
         assert moved == pytest.approx(0.05, rel=0.11), operator
     with pytest.raises(ValueError, match=r"no size of Boost.* was found that moves the next token by 0.0001 nats"):
         sizes(unit="nats", operator="boost", sizes=[1e-4])  # it enters the k at one size, and then counts at once
+
+
+@pytest.mark.parametrize("operator", ["add", "clamp", "set-projection"])
+def test_a_size_of_one_mean_norm_is_the_norm_of_the_residual_stream(model, topk_saes, operator):
+    plan = Plan.of(GIVEN | {"unit": "mean-norm", "operator": operator, "sizes": [50], "n": 4, "when": ["everywhere"]})
+    trial = plan.trial(model)
+    found = sr.sweep(model, topk_saes, trial, plan.interventions(model, topk_saes, trial)).summary()
+    assert found["relative_size"][1:].tolist() == pytest.approx([50, 50], rel=0.25)
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "constant_norm_rescale"])
+def test_an_sae_that_normalises_has_no_mean_norm(model, kind):
+    sae = tiny_sae("standard", 1)
+    sae.cfg.normalize_activations = kind
+    sae._setup_activation_normalization()
+    for unit, operator in (("mean-norm", "add"), ("mean-norm", "clamp"), ("largest-act", "set-projection")):
+        plan = Plan.of(GIVEN | {"features": ["L1/3"], "n": 4, "unit": unit, "operator": operator})
+        with pytest.raises(ValueError, match=rf"layer 1 normalises its input \({kind}\), so a unit of L1/3"):
+            plan.interventions(model, {1: sae}, plan.trial(model))
 
 
 def texts_of(model, trial):
@@ -144,6 +194,7 @@ def test_the_command_tells_does_and_goes_on(folder):
         (["--set", "task=gsm9k"], "no benchmark 'gsm9k'"),
         (["--set", "sizes=2, 3"], "sizes is ('2, 3',)"),
         (["--set", "saes=nowhere"], "no folder at"),
+        (["--set", "max_new_tokens=100000", "--dry-run"], "the model's context is 512"),
     ],
 )
 def test_bad_plans_end_in_a_sentence(folder, options, sentence):
@@ -160,6 +211,17 @@ def test_an_arm_that_never_fires_is_an_error_unless_it_may_be(folder):
     assert allowed.exit_code == 0, allowed.output
     summary = pd.read_parquet(folder / "out" / "summary.parquet")
     assert list(summary["firings"]) == [0, 0, 0] and list(summary["change"]) == [0.0, 0.0, 0.0]
+
+
+def test_a_folder_of_another_command_is_left_alone(folder, tmp_path):
+    for command in (["challenge"], ["/usr/bin/saereason", "demo", "--out", "sweep"]):
+        sr.Run.open(tmp_path).write_manifest(command=command)
+        (tmp_path / "report.html").write_text("theirs")
+        for own in (("sweep", folder / "plan.yaml"), ("layers", "--model", folder / "model")):
+            result = CliRunner().invoke(app, [*map(str, own), "--out", str(tmp_path)])
+            assert result.exit_code == 2 and "give another folder" in result.stderr, result.output
+        assert sr.Run.open(tmp_path).manifest["command"] == command
+        assert (tmp_path / "report.html").read_text() == "theirs"
 
 
 def test_no_plan_at_all_ends_in_a_sentence(folder):

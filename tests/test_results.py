@@ -288,9 +288,9 @@ def test_arguments_that_equal_nothing_are_refused(model, value):
         work_unit(model, "layer", value=value)
 
 
-@pytest.mark.parametrize("value", [{1, 2}, object(), lambda: 1, np.int64(1), np.ones(2)])
+@pytest.mark.parametrize("value", [{1, 2}, object(), lambda: 1, np.ones(2)])
 def test_arguments_without_a_canonical_form_are_refused(model, value):
-    with pytest.raises(TypeError, match="not JSON serializable"):
+    with pytest.raises(ValueError, match="cannot be told from others on disk; give a frozen dataclass"):
         work_unit(model, "layer", value=value)
 
 
@@ -304,6 +304,7 @@ def test_descriptions_tell_values_apart():
     values += ["", [], {}, None, 0, False, [[1], 2], [1, [2]]]
     said = {json.dumps(describe(value), sort_keys=True) for value in values}
     assert len(said) == len(values)
+    assert describe(np.int64(1)) == 1 and describe(np.float32(0.5)) == 0.5
     assert describe(ones) == describe(torch.ones(3, 2).T) and describe(Path("a/b")) == "a/b" and describe((1,)) == [1]
 
 

@@ -1,5 +1,7 @@
 """Interventions: where they act, what they say they did, and what they refuse."""
 
+import dataclasses
+
 import pytest
 import torch
 from conftest import tiny_sae
@@ -13,6 +15,8 @@ from saereason.saes import decoder_row, feature_acts
 from saereason.steering import (
     Add,
     AddVector,
+    After,
+    Boost,
     Clamp,
     Everywhere,
     Generated,
@@ -21,6 +25,7 @@ from saereason.steering import (
     Scale,
     ScaleBlock,
     SilentEditError,
+    Splice,
     Steps,
     While,
     parse_when,
@@ -149,6 +154,10 @@ def test_a_receipt_counts_each_edit_by_itself_and_so_far(model, topk_saes, promp
     assert once.edits[0].firings == 4
     assert outer.receipt.firings == 2 * once.firings
     assert str(once).splitlines()[0].startswith("Add(L1/3, 1): 4 firings, |change|/|residual| 0.")
+    assert once.edits[0].rows == (0, 1, 2, 3)
+    with steered(model, topk_saes, Add(G, 1.0, After("zzzqqq")), Add(F, 1.0)):
+        never, once = generate(model, prompts, max_new_tokens=3).receipt.edits
+    assert (never.name, never.firings, never.rows) == ("Add(L1/4, 1)", 0, ()) and once.firings > 0
     assert generate(model, prompts, max_new_tokens=3).receipt.edits == ()
 
 
@@ -213,6 +222,15 @@ def test_vectors_that_are_not_finite_are_refused():
         AddVector(1, torch.ones(32), float("nan"))
     with pytest.raises(ValueError, match="vector for layer 1 has entries that are not finite"):
         AddVector(1, torch.tensor([1.0, float("nan")]))
+
+
+def test_names_leave_nothing_out():
+    rows = [Add(F, 1234567.0), Add(F, 1234568.0), Add(F, 1 / 3), Add(F, 0.333333), Add(F, 5.0), Clamp(F, 5.0)]
+    rows += [Boost((F, G), 5.0), Boost((F,), 5.0), Boost((F, Feature(1, 9)), 5.0), ScaleBlock(1, 0.5), Splice(1)]
+    rows += [dataclasses.replace(each, keep_norm=True) for each in rows]
+    assert len({str(each) for each in rows}) == len(rows)
+    assert [str(rows[n]) for n in (0, 4, 6)] == ["Add(L1/3, 1234567.0)", "Add(L1/3, 5)", "Boost(L1/3 L1/4, 5)"]
+    assert str(Add(F, 5.0, keep_norm=True)) == "Add(L1/3, 5, norm kept)"
 
 
 def test_two_vectors_in_one_layer_add_up(model):

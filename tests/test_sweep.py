@@ -1,5 +1,6 @@
 """Sweeps: arms together are the arms one by one, done once, with the damage they do."""
 
+import dataclasses
 import math
 import sys
 
@@ -10,10 +11,24 @@ from conftest import tiny_model
 
 import saereason as sr
 from saereason import hooks
-from saereason.effects import Shows, Trial, answers, doses, sweep
+from saereason.effects import Grades, Shows, Trial, answers, doses, sweep, sweep_units
 from saereason.generate import generate
 from saereason.metrics import LogProb
-from saereason.steering import Add, AddVector, Clamp, Everywhere, Generated, LastPromptToken, Splice, Steps, steered
+from saereason.prefixes import Prefixes
+from saereason.steering import (
+    Add,
+    AddVector,
+    Clamp,
+    Everywhere,
+    Generated,
+    LastPromptToken,
+    OnRows,
+    Patch,
+    Prompt,
+    Splice,
+    Steps,
+    steered,
+)
 
 F, G = sr.Feature(1, 3), sr.Feature(2, 7)
 PLAIN = ("Some words stand here in a row", "How many birds are left on the roof")
@@ -75,7 +90,7 @@ def test_what_is_done_is_not_done_again(ending, topk_saes, trial, tmp_path, monk
         sweep(ending, topk_saes, trial, ARMS, run=run, rows_at_once=10, plain=PLAIN, progress=stopping)
     kept = len(list((tmp_path / "results").glob("dose-*.parquet")))
     assert kept == calls[-1] == 6
-    module, rows = sys.modules["saereason.effects.sweep"], []
+    module, rows = sys.modules["saereason.effects.work"], []
     monkeypatch.setattr(module, "generate", lambda m, p, **o: rows.append(len(p)) or generate(m, p, **o))
     resumed = sweep(ending, topk_saes, trial, ARMS, run=run, rows_at_once=10, plain=PLAIN)
     assert sum(rows) == 5 * (11 - kept) + 5, "the arms that were missing, and the clean openings for KL"
@@ -111,21 +126,93 @@ def test_the_summary_says_what_became_of_each_arm(ending, topk_saes, trial):
 
 def test_kl_is_that_of_the_first_step_that_an_edit_reaches(ending, topk_saes, trial):
     arms = [Add(F, 20.0, when) for when in (LastPromptToken(), Generated(), Steps(2, 9))]
-    found = sweep(ending, topk_saes, trial, arms, plain=PLAIN).summary()["kl"]
+    table = sweep(ending, topk_saes, trial, arms, plain=PLAIN).summary()
     written = generate(ending, trial.prompts, max_new_tokens=8).tokens
-    for kl, arm, first in zip(found[1:], arms, (0, 1, 3), strict=True):
+    assert len({len(said) < 3 for said in written}) == 2, "some answers end early"
+    for (kl, n), arm, first in zip(table[["kl", "kl_n"]].to_numpy()[1:], arms, (0, 1, 3), strict=True):
         each = []
         for prompt, said in zip(trial.prompts, written, strict=True):
             if len(said) < first:
-                each.append(0.0)
-                continue
+                continue  # the clean answer has ended before
             row = torch.tensor([ending.encode(prompt) + list(said[:first])])
             with torch.no_grad(), hooks.prompts(torch.tensor([row.shape[1] - first])):
                 clean = ending.hf(row).logits[0, -1].log_softmax(-1)
                 with steered(ending, topk_saes, arm):
                     edited = ending.hf(row).logits[0, -1].log_softmax(-1)
             each.append(float((edited.exp() * (edited - clean)).sum()))
-        assert kl == pytest.approx(np.mean(each), rel=1e-3, abs=1e-5)
+        assert kl == pytest.approx(np.mean(each), rel=1e-3, abs=1e-5) and n == len(each)
+    late = sweep(ending, topk_saes, trial, [Add(F, 2.0, Steps(90, 99))], plain=PLAIN, may_be_silent=True).damage
+    assert late["kl"].isna().tolist() == [False, True] and late["kl_n"].tolist() == [5, 0]
+
+
+def test_a_sweep_inside_an_outer_block_is_another(ending, topk_saes, trial, tmp_path):
+    run, arms = sr.Run.open(tmp_path), [Add(F, 5.0)]
+    outer = Add(G, 60.0, LastPromptToken())
+    plain = sweep(ending, topk_saes, trial, arms, run=run)
+    with steered(ending, topk_saes, outer):
+        inside = sweep(ending, topk_saes, trial, arms, run=run)
+        alone = sweep(ending, topk_saes, trial, arms)
+        again = sweep_units(ending, topk_saes, trial, arms, run=run)
+    assert inside.answers[SAME].equals(alone.answers[SAME]) and again["done"].all()
+    assert not inside.answers["text"].equals(plain.answers["text"])
+    assert sweep(ending, topk_saes, trial, arms, run=run).answers[SAME].equals(plain.answers[SAME])
+    mine = hooks.Edit(1, "mine", lambda at: at.valid, lambda at: at.resid)
+    with (
+        pytest.raises(ValueError, match="under the edit 'mine' cannot be told from others on disk; use `steered`"),
+        hooks.edited(ending, [mine]),
+    ):
+        sweep(ending, topk_saes, trial, arms, run=run)
+
+
+@pytest.mark.parametrize("rows_at_once", [2, 5, 96])
+def test_edits_that_differ_by_row_go_by_the_trials_prompts(ending, topk_saes, trial, rows_at_once):
+    others = [prompt[::-1] for prompt in trial.prompts]
+    arms = [Add(F, 50.0, OnRows((1, 2))), Patch.of(ending, 1, others, Prompt()), Add(F, 50.0)]
+    found = sweep(ending, topk_saes, trial, arms, rows_at_once=rows_at_once)
+    for name, arm in found.arms.items():
+        alone = answers(ending, topk_saes, trial, interventions=arm)
+        assert found.of(name)[SAME].to_dict("records") == [{key: row[key] for key in SAME} for row in alone]
+    with pytest.raises(ValueError, match=r"Patch\(L1\) differs by the row of a prompt, and plain texts have none"):
+        sweep(ending, topk_saes, trial, [arms[1]], plain=PLAIN)
+
+
+JUDGE = """
+@dataclasses.dataclass(frozen=True)
+class Mine:
+    def __call__(self, item, text, tokens, *, finished):
+        return Outcome.{}
+"""
+
+
+def test_a_judge_whose_source_has_changed_judges_again(ending, topk_saes, trial, tmp_path):
+    run, shares = sr.Run.open(tmp_path), []
+    for outcome in ("RIGHT", "WRONG", "RIGHT"):
+        there = {"dataclasses": dataclasses, "Outcome": sr.tasks.Outcome, "__name__": "mine"}
+        exec(JUDGE.format(outcome), there)
+        found = sweep(ending, topk_saes, dataclasses.replace(trial, judge=there["Mine"]()), [Add(F, 5.0)], run=run)
+        shares.append(found.summary()["accuracy"].tolist())
+    assert shares == [[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]] and len(list((tmp_path / "results").iterdir())) == 4
+
+
+def test_weights_changed_in_place_are_another_model(topk_saes, trial, tmp_path):
+    model, run, prefixes = tiny_model(), sr.Run.open(tmp_path), Prefixes()
+    before = sweep(model, topk_saes, trial, [], run=run).answers
+    written = generate(model, trial.prompts, max_new_tokens=4, prefixes=prefixes).texts
+    with torch.no_grad():
+        model.hf.model.layers[2].mlp.down_proj.weight.zero_()
+    after = sweep(model, topk_saes, trial, [], run=run).answers
+    assert not after["text"].equals(before["text"])
+    assert after["text"].equals(sweep(model, topk_saes, trial, []).answers["text"])
+    clean = generate(model, trial.prompts, max_new_tokens=4).texts
+    assert generate(model, trial.prompts, max_new_tokens=4, prefixes=prefixes).texts == clean != written
+
+
+def test_without_a_run_anything_can_judge(ending, topk_saes, trial):
+    def judge(item, text, tokens, *, finished):  # noqa: ARG001
+        return sr.tasks.Outcome.RIGHT
+
+    mine = dataclasses.replace(trial, judge=judge)
+    assert sweep(ending, topk_saes, mine, [Add(F, 5.0)]).summary()["accuracy"].tolist() == [1.0, 1.0]
 
 
 def test_first_tokens_are_counted(ending, topk_saes, trial):
@@ -140,7 +227,21 @@ def test_first_tokens_are_counted(ending, topk_saes, trial):
 def test_bad_input_is_refused(ending, topk_saes, trial):
     with pytest.raises(ValueError, match="is given twice"):
         sweep(ending, topk_saes, trial, [Add(F, 2.0), Add(F, 2.0)])
+    with pytest.raises(ValueError, match="rows_at_once is 0"):
+        sweep(ending, topk_saes, trial, [Add(F, 2.0)], rows_at_once=0)
+    with pytest.raises(ValueError, match="the judge knows 1 items and there are 5 prompts"):
+        dataclasses.replace(trial, judge=Grades((("1",),)))
+    with pytest.raises(ValueError, match="there are 1 scores for 2 items"):
+        Grades((("1",), ("2",)), (None,))
+    kept = sweep(ending, topk_saes, trial, [Add(F, 2.0), Add(F, 2.0, keep_norm=True)]).summary()
+    assert kept["target"].tolist() == ["clean", "Add(L1/3)", "Add(L1/3, norm kept)"]
     with pytest.raises(ValueError, match="plain text 1 has 2 tokens; give more than 8"):
         sweep(ending, topk_saes, trial, [], plain=[PLAIN[0], "ab"])
     with pytest.raises(sr.SilentEditError):
         sweep(ending, topk_saes, trial, [Add(F, 2.0, Steps(90, 91))])
+
+
+def test_what_cannot_be_told_from_others_is_not_kept(ending, topk_saes, trial, tmp_path):
+    mine = dataclasses.replace(trial, judge=lambda item, text, tokens, *, finished: sr.tasks.Outcome.RIGHT)
+    with pytest.raises(ValueError, match=r"lambda.* cannot be told from others on disk; give a frozen dataclass"):
+        sweep(ending, topk_saes, mine, [Add(F, 5.0)], run=sr.Run.open(tmp_path))

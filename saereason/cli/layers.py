@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shell import Adapter, Gguf, ModelName, Out, TaskFile, out, plain_errors, show_table
+from .shell import Adapter, Gguf, ModelName, Out, TaskFile, check_own, out, plain_errors, show_table
 
 
 def layers(
@@ -36,6 +36,7 @@ def layers(
         from saereason.tasks import load_task
         from saereason.training import plain_texts
 
+        check_own(folder, "layers")
         for name, value in (("operators", operators), ("families", families)):
             if value not in ("default", "all"):
                 raise ValueError(f"{name} is {value!r}; it must be default or all.")

@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from .shell import Adapter, Gguf, Layers, ModelName, Out, Saes, TaskFile, numbers, out, plain_errors, show_table
+from .shell import (
+    Adapter,
+    Gguf,
+    Layers,
+    ModelName,
+    Out,
+    Saes,
+    TaskFile,
+    check_own,
+    numbers,
+    out,
+    plain_errors,
+    show_table,
+)
 
 
 def search(
@@ -72,6 +85,7 @@ def challenge(
         from saereason.saes import saes_of
         from saereason.study import run_study
 
+        check_own(folder, "challenge")
         if behaviour not in ("cot-mode", "step-words"):
             raise ValueError(f"no behaviour {behaviour!r}; there are cot-mode and step-words.")
         if behaviour == "step-words" and tokens is not None:

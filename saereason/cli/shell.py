@@ -11,6 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+COMMANDS = ("challenge", "demo", "layers", "sweep", "train")
+"""Commands that leave a manifest."""
+
 out = Console(width=None if sys.stdout.isatty() else 120)
 
 ModelName = Annotated[str, typer.Option("--model", help="smollm2-135m, a hub name, a local folder or a GGUF file.")]
@@ -42,6 +45,17 @@ def plain_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; run the same command again to go on from here.")
         raise typer.Exit(130) from None
+
+
+def check_own(folder: Path, command: str) -> None:
+    """Raises ValueError for a folder that holds what another command wrote."""
+    if not (folder / "manifest.json").is_file():
+        return
+    from saereason.runs import Run
+
+    wrote = next((word for word in Run.open(folder).manifest.get("command", []) if word in COMMANDS), command)
+    if wrote != command:
+        raise ValueError(f"{folder} holds what `saereason {wrote}` wrote; give another folder.")
 
 
 def numbers(text: str, what: str) -> tuple[int, ...]:

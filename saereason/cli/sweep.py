@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .shell import Out, out, plain_errors, show_table
+from .shell import Out, check_own, out, plain_errors, show_table
 
 
 def sweep(
@@ -29,6 +29,7 @@ def sweep(
 
         if not plan.is_file():
             raise ValueError(f"no file {plan}; give a YAML file with features and sizes.")
+        check_own(folder, "sweep")
         wanted = Plan.read(plan, changes or ())
         model = wanted.load_model()
         planned = Planned.of(wanted, model, saes_of(wanted.saes, device=model.device))

@@ -1,37 +1,27 @@
 """Many interventions on one trial: what each dose does, and the damage it does elsewhere."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from saereason.executors import WorkUnit, inline, result_path, work_unit
-from saereason.generate import generate
-from saereason.metrics import LogProb, Scored
 from saereason.model import Model
-from saereason.prefixes import Prefixes
 from saereason.runs import Run
 from saereason.saes import SAE
 from saereason.stats import paired_difference, wilson
-from saereason.steering import Divergence, Intervention, OnRows, When, steered
+from saereason.steering import Intervention, When
+from saereason.steering.interventions import check_are_interventions
 from saereason.tasks import Outcome
 
-from .answers import judged, right, share_of
+from .answers import right, share_of
 from .trial import Trial
+from .work import Arm, Work, frame, is_done
 
 CLEAN = "clean"
-KL_PROMPTS, KL_TOKENS = 32, 8
-"""Prompts, and tokens of their clean answers, over which KL is measured."""
-
-GIVEN = 8
-"""Tokens of a plain text that are its prompt."""
-
-NOT_MEASURED = {"plain_nats": math.nan, "kl": math.nan}
-
-Arm = tuple[Intervention, ...]
+NOT_MEASURED = {"plain_nats": math.nan, "kl": math.nan, "kl_n": 0}
 
 
 def doses(
@@ -52,8 +42,8 @@ class Sweep:
     """A pandas table with a row for each arm and item, as `answers` gives it, and the column `arm`."""
 
     damage: Any
-    """A row for each arm: `plain_nats`, mean loss on plain texts, and `kl`, nats at the first edited step; NaN where
-    that was not asked for.
+    """A row for each arm: `plain_nats`, mean loss on plain texts, and `kl`, nats at the first edited step, over `kl_n`
+    prompts: those whose clean answer is long enough for the edit. NaN where that was not asked for, or none is.
     """
 
     def of(self, arm: str) -> Any:
@@ -70,7 +60,7 @@ class Sweep:
 
         `accuracy` with Wilson's interval; `change` against the clean run with Tango's, paired by item; shares of
         outcomes; mean length in tokens; the share of answers with another first token; perplexity on plain texts; KL at
-        the first edited step; firings and mean |change| / |residual| of the edits.
+        the first edited step, and over how many prompts; firings and mean |change| / |residual| of the edits.
         """
         import pandas as pd
 
@@ -97,6 +87,7 @@ class Sweep:
             "other_first_token": float(np.mean(table["first_token"].to_numpy() != clean["first_token"].to_numpy())),
             "perplexity": math.exp(damage["plain_nats"]),
             "kl": damage["kl"],
+            "kl_n": int(damage["kl_n"]),
             "firings": int(table["firings"].iloc[0]),
             "relative_size": float(table["relative_size"].iloc[0]),
         }
@@ -118,12 +109,15 @@ def sweep(
 
     Arms share batches, each steered in its own rows beside the others, and the prompts' key-value cache where no edit
     visits the prompt. With `plain` texts the damage is measured too. With a run each arm is kept as it is done, and a
-    sweep that was stopped goes on. Raises ValueError for an arm that is given twice, and SilentEditError for one that
-    never fired, unless it `may_be_silent` (its answers are then the clean ones, and its firings 0).
+    sweep that was stopped goes on. Edits that differ by row go by the places of the trial's prompts. Raises ValueError
+    for an arm that is given twice, and SilentEditError for one that never fired, unless it `may_be_silent` (its answers
+    are then the clean ones, and its firings 0).
     """
+    if rows_at_once < 1:
+        raise ValueError(f"rows_at_once is {rows_at_once}; it must be at least 1.")
     arms = _named(interventions)
     work = Work(model, saes or {}, trial, tuple(plain), run)
-    work.check()
+    work.check(arms)
     total, tables, damage = len(arms) * (2 if plain else 1), {}, []
     for group in work.groups(arms, max(1, rows_at_once // len(trial))):
         tables |= work.write(group, rows_at_once, may_be_silent=may_be_silent)
@@ -131,7 +125,7 @@ def sweep(
     for name, arm in arms.items():
         damage.append({"arm": name, **(work.damage(arm) if plain else NOT_MEASURED)})
         progress(min(len(arms) + len(damage), total), total)
-    return Sweep(arms, _stacked({name: tables[name] for name in arms}), _frame(damage))
+    return Sweep(arms, _stacked({name: tables[name] for name in arms}), frame(damage))
 
 
 def sweep_units(
@@ -148,114 +142,14 @@ def sweep_units(
     work = Work(model, saes or {}, trial, tuple(plain), run)
     units = [(name, "answers", work.answers_unit(arm)) for name, arm in arms.items()]
     units += [(name, "damage", work.damage_unit(arm)) for name, arm in arms.items() if plain]
-    return _frame([{"arm": a, "work": w, "unit": u.id, "done": is_done(run, u)} for a, w, u in units])
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """The pieces of work of a sweep, each done once: an arm's answers, and its damage."""
-
-    model: Model
-    saes: Mapping[int, SAE]
-    trial: Trial
-    plain: tuple[str, ...]
-    run: Run | None
-    prefixes: Prefixes = field(default_factory=Prefixes)
-
-    def answers_unit(self, arm: Arm) -> WorkUnit:
-        return work_unit(self.model, "dose", saes=self.saes, trial=self.trial, edits=arm)
-
-    def damage_unit(self, arm: Arm) -> WorkUnit:
-        return work_unit(self.model, "damage", saes=self.saes, trial=self.trial, edits=arm, plain=self.plain)
-
-    def groups(self, arms: Mapping[str, Arm], most: int) -> Iterator[dict[str, Arm]]:
-        """Arms to be done together: each that is done by itself, the others as many at once as may be."""
-        waiting: dict[str, Arm] = {}
-        for name, arm in arms.items():
-            if is_done(self.run, self.answers_unit(arm)):
-                yield {name: arm}
-            else:
-                waiting[name] = arm
-            if len(waiting) == most:
-                yield waiting
-                waiting = {}
-        if waiting:
-            yield waiting
-
-    def write(self, arms: Mapping[str, Arm], batch_size: int, *, may_be_silent: bool) -> dict[str, Any]:
-        """The answer table of each arm, all written in one go where they are not in the run."""
-        units = {name: self.answers_unit(arm) for name, arm in arms.items()}
-        if all(is_done(self.run, unit) for unit in units.values()):
-            return {name: kept(self.run, unit, list) for name, unit in units.items()}
-        n = len(self.trial)
-        rows = [tuple(range(k * n, (k + 1) * n)) for k in range(len(arms))]
-        edits = [_in_rows(edit, these) for these, arm in zip(rows, arms.values(), strict=True) for edit in arm]
-        with steered(self.model, self.saes, *edits, may_be_silent=may_be_silent) as steering:
-            written = generate(
-                self.model,
-                self.trial.prompts * len(arms),
-                max_new_tokens=self.trial.max_new_tokens,
-                batch_size=batch_size,
-                prefixes=self.prefixes,
-            )
-        fired, found = iter(steering.receipt.edits), {}
-        for k, (name, arm) in enumerate(arms.items()):
-            table = judged(self.trial, written, [next(fired) for _ in arm], k * n)
-            found[name] = kept(self.run, units[name], lambda table=table: table)
-        return found
-
-    def damage(self, arm: Arm) -> dict[str, float]:
-        """Mean loss on the plain texts, and KL at the first edited step, in nats."""
-
-        def compute() -> list[dict[str, Any]]:
-            with steered(self.model, self.saes, *arm, may_be_silent=True):
-                nats = -float(self._loss(self.model).mean())
-            return [{"plain_nats": nats, "kl": float(self._divergence.first(self.saes, arm).mean()) if arm else 0.0}]
-
-        return kept(self.run, self.damage_unit(arm), compute).iloc[0].to_dict()
-
-    def check(self) -> None:
-        """Raises ValueError for plain texts that cannot be read, before anything is written."""
-        if self.plain:
-            _ = self._loss
-
-    @cached_property
-    def _divergence(self) -> Divergence:
-        prompts = self.trial.prompts[:KL_PROMPTS]
-        said = generate(self.model, prompts, max_new_tokens=KL_TOKENS, prefixes=self.prefixes)
-        return Divergence.over(self.model, prompts, said.tokens)
-
-    @cached_property
-    def _loss(self) -> LogProb:
-        rows = [self.model.encode(text) for text in self.plain]
-        short = [n for n, row in enumerate(rows) if len(row) <= GIVEN]
-        if short:
-            raise ValueError(f"plain text {short[0]} has {len(rows[short[0]])} tokens; give more than {GIVEN}.")
-        items = (Scored(tuple(row[:GIVEN]), tuple(row[GIVEN:]), (True,) * (len(row) - GIVEN)) for row in rows)
-        return LogProb(tuple(items))
-
-
-def is_done(run: Run | None, unit: WorkUnit) -> bool:
-    return run is not None and result_path(run, unit).is_file()
-
-
-def kept(run: Run | None, unit: WorkUnit, compute: Callable[[], list[dict[str, Any]]]) -> Any:
-    """The table of one unit: computed where there is no run, else once for the run."""
-    if run is None:
-        return _frame(compute())
-    [(_, table)] = inline(run, [unit], lambda unit: compute())
-    return table
-
-
-def _in_rows(edit: Intervention, rows: tuple[int, ...]) -> Intervention:
-    changed: Any = edit
-    return replace(changed, when=OnRows(rows, when=edit.when))
+    return frame([{"arm": a, "work": w, "unit": u.id, "done": is_done(run, u)} for a, w, u in units])
 
 
 def _named(interventions: Sequence[Intervention | Arm]) -> dict[str, Arm]:
     """Every arm by what it does and where, the clean one first."""
     found: dict[str, Arm] = {}
     for arm in ((), *(each if isinstance(each, tuple) else (each,) for each in interventions)):
+        check_are_interventions(arm)
         name = " + ".join(f"{edit} {edit.when}" for edit in arm) or CLEAN
         if name in found:
             raise ValueError(f"{name} is given twice; give every arm once (and vectors names of their own).")
@@ -269,12 +163,6 @@ def _stacked(tables: Mapping[str, Any]) -> Any:
     return pd.concat([table.assign(arm=name) for name, table in tables.items()], ignore_index=True)
 
 
-def _frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(rows)
-
-
 def _target(edit: Intervention) -> str:
     """What an edit acts on, whatever its size."""
-    return str(edit) if edit.SIZE is None else str(edit.sized(0.0)).replace(", 0)", ")")
+    return str(edit) if edit.SIZE is None else re.sub(r", 0(, norm kept)?\)$", r"\1)", str(edit.sized(0.0)))

@@ -1,7 +1,7 @@
 """Prompts to be continued, and how what the model writes is judged."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +23,15 @@ class Grades:
     answers: tuple[tuple[str, ...], ...]
     scores: tuple[Callable[[str], float] | None, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.scores and len(self.scores) != len(self.answers):
+            raise ValueError(
+                f"there are {len(self.scores)} scores for {len(self.answers)} items; give one each or none."
+            )
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
     def __call__(self, item: int, text: str, tokens: Sequence[int], *, finished: bool) -> Outcome:
         score = self.scores[item] if self.scores else None
         return grade(text, self.answers[item], finished=finished, tokens=tokens, score=score)
@@ -33,6 +42,9 @@ class Opens:
     """Right where the answer opens with the item's token ids."""
 
     tokens: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
 
     def __call__(self, item: int, text: str, tokens: Sequence[int], *, finished: bool) -> Outcome:  # noqa: ARG002
         wanted = self.tokens[item]
@@ -64,6 +76,10 @@ class Trial:
             raise ValueError(
                 f"a trial has {len(self.prompts)} prompts and {len(set(self.ids))} different ids; give at least one "
                 "prompt, and an id for each."
+            )
+        if isinstance(self.judge, Sized) and len(self.judge) < len(self.prompts):
+            raise ValueError(
+                f"the judge knows {len(self.judge)} items and there are {len(self.prompts)} prompts; give as many."
             )
 
     @classmethod

@@ -1,6 +1,6 @@
 """Read and edit the residual stream, and resume from it; the only part that registers a hook on a model."""
 
-from .edits import Edit, Visit, edited, recorded, spare
+from .edits import Edit, Visit, edited, in_force, recorded, spare
 from .passes import Resid, changed, check_layers, run
 from .positions import PositionClock, Positions, prompts
 from .reading import read, reading, traced
@@ -15,6 +15,7 @@ __all__ = [
     "changed",
     "check_layers",
     "edited",
+    "in_force",
     "prompts",
     "read",
     "reading",

@@ -52,8 +52,14 @@ class Edit:
     delta: Callable[[Visit], Rows]
     """What to add to the block's output."""
 
+    keep_norm: bool = False
+    """Whether what comes of it, the share taken, is scaled to the norm that the block's output had."""
+
     reads: frozenset[int] = frozenset()
     """Layers, this one or earlier, whose residual stream `where` looks at."""
+
+    about: Callable[[], Any] | None = None
+    """Gives all that tells it from other edits, as values; None where nothing does."""
 
 
 @contextmanager
@@ -74,10 +80,15 @@ def edited(model: Model, edits: Sequence[Edit]) -> Iterator[Recorder]:
         yield recorder
 
 
+def in_force() -> tuple[Edit, ...]:
+    """The edits in force, from the outermost block in."""
+    return _in_force.get()
+
+
 @contextmanager
 def recorded() -> Iterator[Callable[[], Receipt]]:
-    """What the edits in force do within the block: call the value for a receipt of it."""
-    recorder = Recorder()
+    """What the edits in force do within the block: call the value for a receipt of it, a line for each."""
+    recorder = Recorder(_in_force.get())
     token = _recorders.set((*_recorders.get(), recorder))
     try:
         yield lambda: recorder.receipt
@@ -122,11 +133,20 @@ def _apply(
     delta = edit.delta(visit)
     if share.is_floating_point():
         delta = delta * share[visited].to(delta)[:, None]
+    if edit.keep_norm:
+        delta = _at_norm(visit.resid, delta)
     result = result.clone() if result is resid else result
     result[visited] = (result[visited].to(exact) + delta).to(result.dtype)
     for recorder in recorders:
-        recorder.note(edit, at.position[visited], delta, visit.resid)
+        recorder.note(edit, visit.row, visit.position, delta, visit.resid)
     return result
+
+
+def _at_norm(resid: Rows, delta: Rows) -> Rows:
+    """The change that also brings the result back to the norm of what was there."""
+    moved = resid + delta
+    size = resid.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return moved * size - resid
 
 
 def spare(batch: Batch) -> bool:

@@ -60,13 +60,17 @@ class PositionClock:
     """Follows a model's forward passes and says where in its row every token stands.
 
     A pass without a filled cache starts anew, and all it holds is prompt unless `prompts` says otherwise; a pass of
-    one token on a filled cache goes on where the last one ended.
+    one token on a filled cache goes on where the last one ended. What was written before it is not known where rows of
+    the first pass are alike and nobody has declared them: beam search begins so, and then changes what the rows of its
+    cache hold.
     """
 
     def __init__(self) -> None:
         self.now: Positions | None = None
         self._tokens: Tensor | None = None
         self._mask: Tensor | None = None
+        self._opening: Tensor | None = None
+        self._may_be_beams: bool | None = None
 
     def tick(self, module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:  # noqa: ARG002
         tokens = kwargs.get("input_ids", args[0] if args else None)
@@ -111,7 +115,12 @@ class PositionClock:
         if declared is not None and declared.tokens is not None:
             return row, declared.tokens[:, : mask.shape[1]].to(mask.device)
         if n_past == 0 or tokens is None:
+            self._opening, self._may_be_beams = tokens, None
             return row, tokens
+        if declared is None and self._may_be_beams is None:
+            self._may_be_beams = self._opening is not None and len(self._opening.unique(dim=0)) < len(self._opening)
+        if self._may_be_beams:
+            return row, None
         before = None if self.now is None else self.now.so_far
         follows = self._mask is not None and torch.equal(mask[:, :n_past], self._mask)
         return row, torch.cat([before, tokens], 1) if before is not None and follows else None

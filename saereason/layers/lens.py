@@ -10,7 +10,7 @@ from torch import Tensor
 
 from saereason import hooks
 from saereason.executors import inline, work_unit
-from saereason.metrics import padded
+from saereason.metrics import padded, targets
 from saereason.model import Model
 from saereason.runs import Run
 from saereason.tasks.task import Kind
@@ -60,14 +60,13 @@ def answer_depths(
 def _depths(model: Model, family: Family, rows: list[int]) -> list[dict[str, float]]:
     items = [family.metric.items[n] for n in rows]
     batch = padded(model, items)
-    scored = torch.zeros_like(batch.mask)
+    before = torch.zeros_like(batch.mask)
     for row, item in enumerate(items):
-        scored[row, -len(item.continuation) :] = torch.tensor(item.scored)
+        before[row, -len(item.continuation) :] = torch.tensor(item.scored)
     resid = hooks.read(model, batch, range(model.n_layers))
-    targets, before = batch.tokens[scored], scored.roll(-1, dims=1)
     likeliest = torch.stack([unembedded(model, resid[layer][before]).argmax(-1) for layer in range(model.n_layers)])
-    first, right = _stays(likeliest == targets)
-    found, of_row = [], scored.nonzero()[:, 0]
+    first, right = _stays(likeliest == targets(items).to(likeliest.device))
+    found, of_row = [], before.nonzero()[:, 0]
     for row in range(len(items)):
         mine = of_row == row
         depth = float(first[mine & right].mean()) if (mine & right).any() else float("nan")

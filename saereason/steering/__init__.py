@@ -1,26 +1,15 @@
 """Interventions, when they act, and the context that puts them in force."""
 
 from .blocks import MeanBlock, Patch, ScaleBlock, Splice, mean_contributions
+from .budget import asc_size, at_kl, fisher_size
 from .directions import AddVector, ScaleProjection
 from .interventions import Intervention, per_row
-from .kl import Divergence, asc_size, at_kl, fisher_size
+from .kl import Divergence
+from .narrowed import Decay, OnRows, While, WhileAlong
 from .on_features import Add, Boost, Clamp, Scale, SetProjection
 from .sizes import largest_acts, mean_norms
 from .steered import SilentEditError, Steering, steered
-from .when import (
-    After,
-    Decay,
-    Everywhere,
-    Generated,
-    LastPromptToken,
-    OnRows,
-    Prompt,
-    Steps,
-    When,
-    While,
-    WhileAlong,
-    parse_when,
-)
+from .when import After, Everywhere, Generated, LastPromptToken, Prompt, Steps, When, parse_when
 
 __all__ = [
     "Add",

@@ -13,7 +13,8 @@ from saereason.hooks import Visit
 from saereason.model import Model, Rendered, pad
 from saereason.saes import SAE, check_saes
 
-from .interventions import Intervention, Rows, check_finite, check_vector, finite
+from .checks import check_finite, check_vector, finite
+from .interventions import Intervention, Rows, told
 from .when import Everywhere, When
 
 
@@ -21,8 +22,8 @@ class OnBlock(Intervention):
     """An intervention on one block; there can be one at a time."""
 
     @property
-    def target(self) -> str | None:
-        return f"block {self.layer}"
+    def targets(self) -> frozenset[str]:
+        return frozenset({f"block {self.layer}"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ScaleBlock(OnBlock):
         finite("factor", self.factor)
 
     def __str__(self) -> str:
-        return f"ScaleBlock(L{self.layer}, {self.factor:g})"
+        return f"ScaleBlock(L{self.layer}, {told(self.factor)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:  # noqa: ARG002
         return (self.factor - 1) * (at.resid - at.before)
@@ -61,7 +62,7 @@ class MeanBlock(OnBlock):
         check_finite(self.layer, self.mean)
 
     def __str__(self) -> str:
-        return f"MeanBlock(L{self.layer})"
+        return f"MeanBlock(L{self.layer}{self.norm_kept})"
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
         check_vector(model, self.layer, self.mean)
@@ -95,12 +96,18 @@ class Patch(OnBlock):
         return cls(layer, tuple(source), when)
 
     def __str__(self) -> str:
-        return f"Patch(L{self.layer})"
+        return f"Patch(L{self.layer}{self.norm_kept})"
+
+    @property
+    def by_row(self) -> bool:
+        return len(self.source) > 1 or super().by_row
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
         if not self.source:
             raise ValueError(f"there is nothing to patch in at layer {self.layer}; give at least one source.")
-        for each in self.source:
+        for n, each in enumerate(self.source):
+            if not len(each):
+                raise ValueError(f"source {n} of the patch at layer {self.layer} has no positions; give at least one.")
             check_vector(model, self.layer, each[0])
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:  # noqa: ARG002
@@ -126,7 +133,7 @@ class Splice(OnBlock):
     keep_norm: bool = field(default=False, kw_only=True)
 
     def __str__(self) -> str:
-        return f"Splice(L{self.layer}{', error kept' if self.keep_error else ''})"
+        return f"Splice(L{self.layer}{', error kept' if self.keep_error else ''}{self.norm_kept})"
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         if self.layer not in saes:

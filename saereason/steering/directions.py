@@ -6,12 +6,14 @@ from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from saereason.hooks import Visit
 from saereason.model import Model
 from saereason.saes import SAE
 
-from .interventions import Intervention, Rows, check_finite, check_vector, finite
+from .checks import check_finite, check_vector, finite
+from .interventions import Intervention, Rows, told
 from .when import Everywhere, When
 
 
@@ -32,7 +34,7 @@ class AddVector(Intervention):
         check_finite(self.layer, self.vector)
 
     def __str__(self) -> str:
-        return f"AddVector(L{self.layer} {self.name}, {self.coefficient:g})"
+        return f"AddVector(L{self.layer} {self.name}, {told(self.coefficient)}{self.norm_kept})"
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
         check_vector(model, self.layer, self.vector)
@@ -60,7 +62,12 @@ class ScaleProjection(Intervention):
             raise ValueError(f"the vector for layer {self.layer} is zero; it has no direction.")
 
     def __str__(self) -> str:
-        return f"ScaleProjection(L{self.layer} {self.name}, {self.factor:g})"
+        return f"ScaleProjection(L{self.layer} {self.name}, {told(self.factor)}{self.norm_kept})"
+
+    def clash(self, other: Intervention) -> str | None:
+        if isinstance(other, ScaleProjection) and other.layer == self.layer and _along(self.vector, other.vector):
+            return f"one direction at layer {self.layer}"
+        return super().clash(other)
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:  # noqa: ARG002
         check_vector(model, self.layer, self.vector)
@@ -68,3 +75,10 @@ class ScaleProjection(Intervention):
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:  # noqa: ARG002
         unit = (self.vector / self.vector.norm()).to(at.resid)
         return self.factor * (at.resid @ unit)[:, None] * unit
+
+
+def _along(one: Tensor, other: Tensor) -> bool:
+    """True for vectors that point the same way or the opposite one, whatever their lengths."""
+    if one.shape != other.shape:
+        return False
+    return abs(float(cosine_similarity(one.double().cpu(), other.double().cpu(), dim=0))) > 1 - 1e-6

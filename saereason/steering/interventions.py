@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,7 +12,8 @@ from saereason.hooks import Visit
 from saereason.model import Model
 from saereason.saes import SAE
 
-from .when import OnRows, When, rows_of
+from .narrowed import OnRows, rows_of
+from .when import When
 
 Rows = Float[Tensor, "row d_model"]
 
@@ -28,7 +28,10 @@ class Intervention:
     """At which positions."""
 
     keep_norm: bool
-    """Whether the result is scaled to the norm that the residual stream had there (arXiv 2505.15634)."""
+    """Whether the result is scaled to the norm that the residual stream had there (arXiv 2505.15634).
+
+    One at a layer.
+    """
 
     SIZE: ClassVar[str | None] = None
     """The field that says how large the change is."""
@@ -46,9 +49,25 @@ class Intervention:
         return replace(_value(self), **changes)
 
     @property
-    def target(self) -> str | None:
-        """What no two interventions at once may act on; None for what adds up."""
-        return None
+    def targets(self) -> frozenset[str]:
+        """What no two interventions at once may act on; nothing for what adds up."""
+        return frozenset()
+
+    def clash(self, other: "Intervention") -> str | None:
+        """What this and another act on though only one at once may; None where they go together."""
+        if self.keep_norm and other.keep_norm and self.layer == other.layer:
+            return f"the norm after layer {self.layer} (keep_norm)"
+        return min(self.targets & other.targets, default=None)
+
+    @property
+    def by_row(self) -> bool:
+        """True if it is not the same in every row, which it tells by their places among the prompts."""
+        return rows_of(self.when) is not None
+
+    @property
+    def norm_kept(self) -> str:
+        """What its name says of the norm."""
+        return ", norm kept" if self.keep_norm else ""
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         """Raises ValueError where it does not fit the model and its SAEs."""
@@ -57,46 +76,33 @@ class Intervention:
         """What to add to the residual stream at the visited positions, before the norm is kept."""
         raise NotImplementedError
 
-    def change(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
-        """What to add to the residual stream at the visited positions."""
-        delta = self.delta(saes, at)
-        if not self.keep_norm:
-            return delta
-        moved = at.resid + delta
-        size = at.resid.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-        return moved * size - at.resid
 
-
-def finite(name: str, value: float) -> None:
-    """Raises ValueError for a number that is none."""
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {value}; it must be a finite number.")
-
-
-def check_vector(model: Model, layer: int, vector: Tensor) -> None:
-    if vector.shape != (model.d_model,):
+def check_are_interventions(given: Sequence[Any]) -> None:
+    wrong = next((each for each in given if not isinstance(each, Intervention)), None)
+    if wrong is not None:
         raise ValueError(
-            f"the vector for layer {layer} has shape {tuple(vector.shape)}; {model.name} needs [{model.d_model}]."
+            f"{wrong!r:.60} is no intervention; give each by itself, a tuple of them for an arm of several."
         )
 
 
-def check_finite(layer: int, vector: Tensor) -> None:
-    if not torch.isfinite(vector).all():
-        raise ValueError(f"the vector for layer {layer} has entries that are not finite numbers.")
+def told(size: float) -> str:
+    """A size in few digits, where they say it all."""
+    size = float(size)
+    return f"{size:g}" if float(f"{size:g}") == size else repr(size)
 
 
 def clashing(interventions: Sequence[Intervention]) -> str | None:
     """What two of the interventions act on in one row, though they may not."""
-    seen: dict[str, list[tuple[int, ...] | None]] = {}
-    for intervention in interventions:
-        target, rows = intervention.target, rows_of(intervention.when)
-        if target is None:
-            continue
-        for others in seen.setdefault(target, []):
-            if rows is None or others is None or set(rows) & set(others):
-                return target
-        seen[target].append(rows)
+    for n, one in enumerate(interventions):
+        for other in interventions[:n]:
+            found = one.clash(other)
+            if found is not None and _share_rows(rows_of(one.when), rows_of(other.when)):
+                return found
     return None
+
+
+def _share_rows(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> bool:
+    return one is None or other is None or bool(set(one) & set(other))
 
 
 def per_row(*rows: Sequence[Intervention]) -> tuple[Intervention, ...]:
@@ -104,6 +110,9 @@ def per_row(*rows: Sequence[Intervention]) -> tuple[Intervention, ...]:
 
     For `steered`: `per_row([], [a], [b, c])`.
     """
+    bare = next((row for row in rows if isinstance(row, Intervention)), None)
+    if bare is not None:
+        raise ValueError(f"{bare} is given for a row; give a list for each, such as per_row([], [a]).")
     return tuple(replace(_value(each), when=OnRows((n,), when=each.when)) for n, row in enumerate(rows) for each in row)
 
 

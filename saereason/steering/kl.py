@@ -1,7 +1,6 @@
-"""How far an edit moves what the model says next, and edits of another kind that move it as far."""
+"""How far an edit moves what the model says next."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +15,11 @@ from saereason.model import Model, Rendered, pad
 from saereason.receipts import Receipt
 from saereason.saes import SAE
 
-from .directions import AddVector
 from .interventions import Intervention
-from .on_features import Add
-from .steered import steered
+from .steered import check_fit, steered
+
+ABOVE_ROUNDING = 5.0
+"""How many times the KL of rounding alone a KL must be to be told from it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +51,13 @@ class Divergence:
         said = tuple(tuple(row) for row in written) if written is not None else ((),) * len(asked)
         if not asked or len(said) != len(asked):
             raise ValueError(f"{len(said)} texts follow {len(asked)} prompts; give one for each, at least one.")
+        model.check_tokens([token for row in said for token in row])
+        longest = max(len(a) + len(b) for a, b in zip(asked, said, strict=True))
+        if longest > model.n_ctx:
+            raise ValueError(
+                f"a prompt and what follows it have {longest} tokens and the context of {model.name} is {model.n_ctx}; "
+                "shorten them."
+            )
         bare = cls(model, asked, said, (), batch_size)
         return cls(model, asked, said, tuple(bare._log_probs(rows) for rows in bare._batches()), batch_size)
 
@@ -63,12 +70,12 @@ class Divergence:
     ) -> Float[np.ndarray, "prompt"]:
         """At the first token that they make differ from the clean run, for each prompt; 0 where there is none.
 
-        Before the first edited position a run is the clean one to the bit. NaN where they never fire in these texts.
+        Before the first edited position a run is the clean one to the bit. NaN for a prompt where they never fire.
         """
         found, receipt = self._measured(saes, interventions, may_be_silent=True)
-        if not receipt.firings:
-            return np.full(len(found), np.nan)
-        return np.array([next((k for k in kl.tolist() if k != 0), 0.0) for kl in found])
+        reached = {row for edit in receipt.edits for row in edit.rows}
+        first = [next((k for k in kl.tolist() if k != 0), 0.0) for kl in found]
+        return np.array([kl if n in reached else np.nan for n, kl in enumerate(first)])
 
     def by_token(
         self, saes: Mapping[int, SAE] | None, interventions: Sequence[Intervention]
@@ -83,10 +90,35 @@ class Divergence:
         found = []
         with steered(self.model, saes, *interventions, may_be_silent=may_be_silent) as steering:
             for rows, clean in zip(self._batches(), self.clean, strict=True):
-                edited = self._log_probs(rows)
-                kl = (edited.exp() * (edited - clean)).sum(-1).cpu().numpy()
-                found += [kl[n, -len(self.written[row]) - 1 :] for n, row in enumerate(rows)]
+                found += self._kl(rows, clean)
         return found, steering.receipt
+
+    @torch.no_grad()
+    def least(self, saes: Mapping[int, SAE] | None, intervention: Intervention) -> float:
+        """The smallest mean KL that can be told from rounding where an intervention acts, in the model's precision.
+
+        Five times that of a change of the residual stream there by half a unit in its last place, up or down.
+        """
+        check_fit(self.model, saes or {}, (intervention,))
+        where, found = intervention.when.where(self.model, saes or {}), []
+        signs = torch.rand(self.model.d_model, generator=torch.Generator().manual_seed(0)).round() - 0.5
+
+        def nudge(at: hooks.Visit) -> Tensor:
+            return at.resid * signs.to(at.resid) * torch.finfo(self.model.dtype).eps
+
+        edit = hooks.Edit(
+            intervention.layer, "rounding", lambda at: where(at).bool(), nudge, reads=intervention.when.reads
+        )
+        with hooks.edited(self.model, [edit]):
+            for rows, clean in zip(self._batches(), self.clean, strict=True):
+                found += [abs(float(kl.mean())) for kl in self._kl(rows, clean)]
+        return ABOVE_ROUNDING * max(float(np.mean(found)), torch.finfo(torch.float32).eps)
+
+    def _kl(self, rows: range, clean: Float[Tensor, "batch pos d_vocab"]) -> list[Float[np.ndarray, "token"]]:
+        """Of each row as the model now stands, at the tokens that count."""
+        edited = self._log_probs(rows)
+        kl = (edited.exp() * (edited - clean)).sum(-1).cpu().numpy()
+        return [kl[n, -len(self.written[row]) - 1 :] for n, row in enumerate(rows)]
 
     def _batches(self) -> list[range]:
         n = len(self.prompts)
@@ -124,13 +156,14 @@ class Divergence:
         self, saes: Mapping[int, SAE] | None, intervention: Intervention, *, size: float = 0.0
     ) -> Iterator[Float[Tensor, "batch pos d_vocab"]]:
         """How fast the logits move with the size of an intervention, at some size of it: forward-mode derivatives."""
+        check_fit(self.model, saes or {}, (intervention,))
         where = intervention.when.where(self.model, saes or {})
 
         def dual(at: hooks.Visit) -> Tensor:
-            unit = intervention.change(saes or {}, at).contiguous()
+            unit = intervention.delta(saes or {}, at).contiguous()
             return forward_ad.make_dual(size * unit, unit)
 
-        edit = hooks.Edit(intervention.layer, str(intervention), where, dual, intervention.when.reads)
+        edit = hooks.Edit(intervention.layer, str(intervention), where, dual, reads=intervention.when.reads)
         for rows in self._batches():
             with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), hooks.edited(self.model, [edit]):
                 speed = forward_ad.unpack_dual(self._logits(rows)).tangent
@@ -146,90 +179,5 @@ class Divergence:
         model = self.model
         batch = pad([self.prompts[n] + self.written[n] for n in rows], pad_token=model.pad_token, device=model.device)
         keep = 1 + max(len(self.written[n]) for n in rows)
-        with hooks.prompts(torch.tensor([len(self.prompts[n]) for n in rows])):
+        with hooks.prompts(torch.tensor([len(self.prompts[n]) for n in rows]), torch.tensor(rows)):
             return hooks.run(model, batch, logits_to_keep=keep, use_cache=False).logits
-
-
-def at_kl(
-    divergence: Divergence,
-    saes: Mapping[int, SAE] | None,
-    sized: Callable[[float], Intervention],
-    target: float,
-    *,
-    start: float | None = None,
-    tolerance: float = 0.1,
-    most: int = 12,
-) -> tuple[Intervention, float]:
-    """An intervention of the size at which its mean KL is within `tolerance` of the target, and that KL.
-
-    Secant steps in logarithms from `start`, the best of `most` tries; where no size gets there, the nearest, so look at
-    the KL. Without a start it is `fisher_size`, which is for what adds. Raises ValueError unless target and start are
-    positive.
-    """
-    if not target > 0 or not (start is None or start > 0):
-        raise ValueError(f"the target is {target} nats and the first size {start}; both must be positive.")
-    tried: list[tuple[float, float]] = []
-    size = fisher_size(divergence, saes, sized(1.0), target) if start is None else start
-    for _ in range(most):
-        kl = max(float(divergence(saes, sized(size)).mean()), 1e-12)
-        tried.append((math.log(size), math.log(kl)))
-        if abs(kl / target - 1) <= tolerance:
-            break
-        size = math.exp(_next(tried, math.log(target)))
-    best = min(tried, key=lambda pair: abs(pair[1] - math.log(target)))
-    return sized(math.exp(best[0])), math.exp(best[1])
-
-
-def fisher_size(
-    divergence: Divergence, saes: Mapping[int, SAE] | None, intervention: Intervention, target: float
-) -> float:
-    """By what to multiply an additive intervention for a mean KL of `target` nats: `√(2 · target / mean Var_p(Jv))`.
-
-    To second order in the size. Raises ValueError for an intervention that does not add, and where no size would do.
-    """
-    _check_adds(intervention)
-    variance = float(divergence.fisher(saes, intervention).mean())
-    if not variance > 0:
-        raise ValueError(f"{intervention} does not move what the model says next; there is no size for it.")
-    return math.sqrt(2 * target / variance)
-
-
-def asc_size(
-    divergence: Divergence,
-    saes: Mapping[int, SAE] | None,
-    intervention: Intervention,
-    target: float,
-    *,
-    step: float = 1.0,
-) -> float:
-    """ASC's bound, for comparison: the size s at which `¼(a·s + ½L·s²)²` is the target (arXiv 2507.04742).
-
-    That is `(√(a² + 4L√target) − a) / L`; `a = ‖Jv‖` and L, the curvature over a `step` of the size, are means over the
-    prompts. It takes norms over the whole vocabulary where KL weighs tokens by probability, so it allows far less than
-    the target. Raises ValueError for an intervention that does not add.
-    """
-    _check_adds(intervention)
-    speeds, curves = divergence.curvature(saes, intervention, step=step)
-    a, bend = float(speeds.mean()), float(curves.mean())
-    if bend == 0:
-        return 2 * math.sqrt(target) / a
-    return (math.sqrt(a * a + 4 * bend * math.sqrt(target)) - a) / bend
-
-
-def _check_adds(intervention: Intervention) -> None:
-    if not isinstance(intervention, Add | AddVector) or intervention.keep_norm:
-        raise ValueError(f"{intervention} does not add; give an Add or an AddVector, or a first size for `at_kl`.")
-
-
-def _next(tried: Sequence[tuple[float, float]], wanted: float) -> float:
-    """Where to try next, in logarithms; between the nearest on either side once there are both."""
-    size, kl = tried[-1]
-    slope = 2.0
-    if len(tried) > 1 and tried[-2][0] != size:
-        slope = min(max((kl - tried[-2][1]) / (size - tried[-2][0]), 0.5), 8.0)
-    guess = size + min(max((wanted - kl) / slope, -3.0), 3.0)
-    below = max((s for s, k in tried if k < wanted), default=-math.inf)
-    above = min((s for s, k in tried if k > wanted), default=math.inf)
-    if below < above and not below < guess < above:
-        return (below + above) / 2 if math.isfinite(below + above) else guess
-    return guess

@@ -9,7 +9,8 @@ from saereason.hooks import Visit
 from saereason.model import Model
 from saereason.saes import SAE, check_saes, decoder_row, encode_changed, feature_acts, sae_at, unit_of
 
-from .interventions import Intervention, Rows, finite
+from .checks import finite
+from .interventions import Intervention, Rows, told
 from .when import Everywhere, When
 
 
@@ -23,8 +24,8 @@ class OnFeature(Intervention):
         return self.feature.layer
 
     @property
-    def target(self) -> str | None:
-        return str(self.feature)
+    def targets(self) -> frozenset[str]:
+        return frozenset({str(self.feature)})
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         check_saes(model, {self.layer: sae_at(saes, self.feature)})
@@ -57,7 +58,7 @@ class Add(OnFeature):
         finite("coefficient", self.coefficient)
 
     def __str__(self) -> str:
-        return f"Add({self.feature}, {self.coefficient:g})"
+        return f"Add({self.feature}, {told(self.coefficient)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         return self.coefficient * self.unit(saes, at)
@@ -77,7 +78,7 @@ class Clamp(OnFeature):
         finite("value", self.value)
 
     def __str__(self) -> str:
-        return f"Clamp({self.feature}, {self.value:g})"
+        return f"Clamp({self.feature}, {told(self.value)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         return (self.value - self.acts(saes, at)) * self.unit(saes, at)
@@ -97,7 +98,7 @@ class Scale(OnFeature):
         finite("factor", self.factor)
 
     def __str__(self) -> str:
-        return f"Scale({self.feature}, {self.factor:g})"
+        return f"Scale({self.feature}, {told(self.factor)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         return (self.factor - 1) * self.acts(saes, at) * self.unit(saes, at)
@@ -120,7 +121,7 @@ class SetProjection(OnFeature):
         finite("value", self.value)
 
     def __str__(self) -> str:
-        return f"SetProjection({self.feature}, {self.value:g})"
+        return f"SetProjection({self.feature}, {told(self.value)}{self.norm_kept})"
 
     def delta(self, saes: Mapping[int, SAE], at: Visit) -> Rows:
         row = decoder_row(sae_at(saes, self.feature), self.feature.index).to(at.resid)
@@ -151,16 +152,15 @@ class Boost(Intervention):
             raise ValueError(f"the features to boost are {', '.join(map(str, self.features))}; give each once.")
 
     def __str__(self) -> str:
-        named = str(self.features[0]) if len(self.features) == 1 else f"{len(self.features)} of layer {self.layer}"
-        return f"Boost({named}, {self.alpha:g})"
+        return f"Boost({' '.join(map(str, self.features))}, {told(self.alpha)}{self.norm_kept})"
 
     @property
     def layer(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.features[0].layer
 
     @property
-    def target(self) -> str | None:
-        return f"features of layer {self.layer} by Boost"
+    def targets(self) -> frozenset[str]:
+        return frozenset({f"features of layer {self.layer} by Boost", *map(str, self.features)})
 
     def check(self, model: Model, saes: Mapping[int, SAE]) -> None:
         for feature in self.features:

@@ -33,6 +33,8 @@ def largest_acts(
 
 def mean_norms(model: Model, layers: Sequence[int], texts: Texts, *, batch_size: int = 8) -> dict[int, float]:
     """The mean norm of the residual stream after each layer, over the tokens of some texts but the first of each."""
+    if not layers:
+        raise ValueError("there are no layers; give at least one.")
     totals, n = dict.fromkeys(layers, 0.0), 0
     for resid in _residuals(model, layers, texts, batch_size):
         for layer in layers:

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from saereason.hooks import Edit, check_layers, edited
 from saereason.model import Model
 from saereason.receipts import Receipt, Recorder
-from saereason.saes import SAE
+from saereason.saes import SAE, hashes
 
-from .interventions import Intervention, clashing
+from .interventions import Intervention, check_are_interventions, clashing
 
 
 class SilentEditError(RuntimeError):
@@ -35,13 +36,22 @@ def steered(
     """Within the block the model runs with every intervention in force; interventions of one layer act at once.
 
     Nested blocks compose: the inner one sees what the outer one left. Raises ValueError for an intervention that does
-    not fit model and SAEs, or for two on one feature, and SilentEditError at the end if one never fired, unless it
-    `may_be_silent` or waits for something that may never come (`After`, `While`).
+    not fit model and SAEs, or for two on one feature, block, direction or norm, and SilentEditError at the end if one
+    never fired, unless it `may_be_silent` or waits for something that may never come (`After`, `While`).
     """
     saes = saes or {}
-    _check(model, saes, interventions)
+    check_fit(model, saes, interventions)
     edits = [
-        Edit(i.layer, str(i), i.when.where(model, saes), partial(i.change, saes), i.when.reads) for i in interventions
+        Edit(
+            i.layer,
+            str(i),
+            i.when.where(model, saes),
+            partial(i.delta, saes),
+            keep_norm=i.keep_norm,
+            reads=i.when.reads,
+            about=partial(_about, saes, i),
+        )
+        for i in interventions
     ]
     with edited(model, edits) as recorder:
         yield Steering(recorder)
@@ -57,7 +67,15 @@ def steered(
         )
 
 
-def _check(model: Model, saes: Mapping[int, SAE], interventions: tuple[Intervention, ...]) -> None:
+def _about(saes: Mapping[int, SAE], intervention: Intervention) -> tuple[Any, ...]:
+    """What tells an intervention with these SAEs from any other."""
+    used = {layer: saes[layer] for layer in (intervention.layer, *intervention.when.reads) if layer in saes}
+    return intervention, hashes(used)
+
+
+def check_fit(model: Model, saes: Mapping[int, SAE], interventions: tuple[Intervention, ...]) -> None:
+    """Raises ValueError for interventions that do not fit model and SAEs, or each other."""
+    check_are_interventions(interventions)
     check_layers(model, [layer for i in interventions for layer in (i.layer, *i.when.reads)])
     for intervention in interventions:
         intervention.check(model, saes)

@@ -1,17 +1,16 @@
-"""Which token positions an intervention acts on, and with what share of its size."""
+"""Which token positions an intervention acts on."""
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from saereason.features import Feature
 from saereason.hooks import Positions
 from saereason.model import Model
-from saereason.saes import SAE, feature_acts, sae_at
+from saereason.saes import SAE
 
 Mask = Bool[Tensor, "batch pos"]
 Share = Float[Tensor, "batch pos"]
@@ -93,7 +92,7 @@ class Steps(When):
 class After(When):
     """Every generated token from the one on that completes a text, or a sequence of token ids, for the first time.
 
-    What the prompt says does not count.
+    What the prompt says does not count. A special token may be given by its text, alone.
     """
 
     said: str | tuple[int, ...]
@@ -107,11 +106,30 @@ class After(When):
         return True
 
     def where(self, model: Model, saes: Mapping[int, SAE]) -> Where:  # noqa: ARG002
-        return lambda at: self._since(at, model)
+        looked_for = self._as_tokens(model)
+        return lambda at: looked_for._since(at, model)
+
+    def _as_tokens(self, model: Model) -> "After":
+        """The same by its token id where it is a special token, which no text shows."""
+        if not isinstance(self.said, str):
+            model.check_tokens(self.said)
+            return self
+        special = model.special_tokens
+        if self.said in special:
+            return After((special[self.said],))
+        within = next((name for name in special if name in self.said), None)
+        if within is not None:
+            raise ValueError(
+                f"{self.said!r} has the special token {within} in it, which no text shows; give token ids."
+            )
+        return self
 
     def _since(self, at: Positions, model: Model) -> Mask:
         if at.so_far is None:
-            raise ValueError("cannot tell what was written before this forward pass; use saereason's generate.")
+            raise ValueError(
+                "cannot tell what was written before this forward pass (beams, rows that are alike, or a cache filled "
+                "elsewhere); use saereason's generate."
+            )
         width, step = at.valid.shape[1], at.step
         found = torch.zeros_like(at.valid)
         for row, (tokens, steps) in enumerate(zip(at.so_far.tolist(), step.tolist(), strict=True)):
@@ -128,121 +146,6 @@ class After(When):
             return self.said in model.decode(tokens)
         n = len(self.said)
         return any(tuple(tokens[k : k + n]) == self.said for k in range(len(tokens) - n + 1))
-
-
-@dataclass(frozen=True)
-class Narrowed(When):
-    """Another choice, narrowed."""
-
-    when: When = field(default_factory=Everywhere, kw_only=True)
-
-    @property
-    def reads(self) -> frozenset[int]:
-        return self.when.reads
-
-    @property
-    def may_never_come(self) -> bool:
-        return self.when.may_never_come
-
-    def where(self, model: Model, saes: Mapping[int, SAE]) -> Where:
-        wide, share = self.when.where(model, saes), self.share(saes)
-        return lambda at: wide(at) * share(at)
-
-    def share(self, saes: Mapping[int, SAE]) -> Callable[[Positions], Tensor]:
-        """What to multiply the other choice by, `[batch, pos]` or `[batch, 1]`."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Decay(Narrowed):
-    """Another choice, the size multiplied by `rate` with each decoding step, from step 0 on."""
-
-    rate: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise ValueError(f"rate is {self.rate}; give the share that a step leaves, above 0 and at most 1.")
-
-    def share(self, saes: Mapping[int, SAE]) -> Callable[[Positions], Tensor]:  # noqa: ARG002
-        return lambda at: self.rate ** at.step.clamp(min=0).float()
-
-
-@dataclass(frozen=True)
-class OnRows(Narrowed):
-    """Another choice, in some rows alone: by their places among the prompts of `generate`, or in the batch."""
-
-    rows: tuple[int, ...]
-
-    def share(self, saes: Mapping[int, SAE]) -> Callable[[Positions], Tensor]:  # noqa: ARG002
-        return lambda at: torch.isin(at.row, torch.tensor(self.rows, device=at.row.device))[:, None]
-
-
-@dataclass(frozen=True)
-class While(Narrowed):
-    """Another choice, where a feature is more active than `above` (CAST, arXiv 2409.05907, with a feature to tell).
-
-    The feature is read at the position itself, before the edits of its layer, which is the intervention's own or an
-    earlier one.
-    """
-
-    feature: Feature
-    above: float = 0.0
-
-    @property
-    def reads(self) -> frozenset[int]:
-        return self.when.reads | {self.feature.layer}
-
-    @property
-    def may_never_come(self) -> bool:
-        return True
-
-    def share(self, saes: Mapping[int, SAE]) -> Callable[[Positions], Tensor]:
-        sae = sae_at(saes, self.feature)
-
-        def active(at: Positions) -> Tensor:
-            resid = _read(at, self.feature.layer)
-            acts = feature_acts(sae, resid.flatten(0, 1).float(), self.feature.index)
-            return acts.view(resid.shape[:2]) > self.above
-
-        return active
-
-
-@dataclass(frozen=True, eq=False)
-class WhileAlong(Narrowed):
-    """Another choice, where `resid · vector > above` after block `layer`: the verdict of a linear probe, say."""
-
-    layer: int
-    vector: Float[Tensor, "d_model"]
-    above: float = 0.0
-
-    @property
-    def reads(self) -> frozenset[int]:
-        return self.when.reads | {self.layer}
-
-    @property
-    def may_never_come(self) -> bool:
-        return True
-
-    def share(self, saes: Mapping[int, SAE]) -> Callable[[Positions], Tensor]:  # noqa: ARG002
-        return lambda at: _read(at, self.layer).float() @ self.vector.float() > self.above
-
-
-def _read(at: Positions, layer: int) -> Tensor:
-    if layer not in at.resid:
-        raise ValueError(
-            f"nothing was read at layer {layer}, where a condition looks; run the pass whole, not resumed."
-        )
-    return at.resid[layer]
-
-
-def rows_of(when: When) -> tuple[int, ...] | None:
-    """The rows to which a choice is narrowed; None for all."""
-    if not isinstance(when, Narrowed):
-        return None
-    inner = rows_of(when.when)
-    if not isinstance(when, OnRows):
-        return inner
-    return when.rows if inner is None else tuple(row for row in when.rows if row in inner)
 
 
 NAMED = {

@@ -7,7 +7,7 @@ from typing import Any
 
 from saereason.effects import Sweep, Trial, sweep, sweep_units
 from saereason.effects.sweep import CLEAN
-from saereason.generate import generate
+from saereason.generate import check_room, generate
 from saereason.model import Model
 from saereason.plots import plot_dose
 from saereason.progress import Steps
@@ -39,7 +39,9 @@ class Planned:
 
     @classmethod
     def of(cls, plan: Plan, model: Model, saes: Mapping[int, SAE]) -> "Planned":
+        """Raises ValueError for all that would end the run later."""
         trial = plan.trial(model)
+        check_room(model, [model.encode(prompt) for prompt in trial.prompts], trial.max_new_tokens)
         return cls(plan, model, saes, trial, plan.interventions(model, saes, trial))
 
     def units(self, run: Run | None) -> Any:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -14,24 +16,14 @@ from beartype.door import is_bearable
 
 from saereason.effects import Trial, doses
 from saereason.features import Feature
-from saereason.loading import load_model
+from saereason.loading import as_dtype, load_model
 from saereason.model import Model
 from saereason.saes import SAE
-from saereason.steering import (
-    Add,
-    Boost,
-    Clamp,
-    Divergence,
-    Intervention,
-    Scale,
-    SetProjection,
-    at_kl,
-    largest_acts,
-    mean_norms,
-    parse_when,
-)
+from saereason.steering import Add, Boost, Clamp, Divergence, Intervention, Scale, SetProjection, parse_when
 from saereason.tasks import COT, DIRECT, Task, confirmation_task, discovery_task, load_benchmark, load_task
 from saereason.training import plain_texts
+
+from .units import UNITS, moving, short, unit_sizes
 
 OPERATORS: dict[str, type[Any]] = {
     "add": Add,
@@ -40,12 +32,23 @@ OPERATORS: dict[str, type[Any]] = {
     "scale": Scale,
     "set-projection": SetProjection,
 }
-UNITS = ("own", "largest-act", "mean-norm", "nats")
-NEAR = 0.1
-"""How far from the KL that was asked for a size may be, as a share of it."""
-
 UNIT_PROMPTS = 16
 """Prompts on which sizes in other units than the operator's own are measured."""
+
+
+POWER = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+"""A number such as 1e3, which YAML takes for a text."""
+
+
+class Once(yaml.SafeLoader):
+    """YAML in which no table says a thing twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice} is given twice; give it once.")
+        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,10 @@ class Plan:
     sizes: tuple[float, ...]
     model: str = "smollm2-135m"
     adapter: str | None = None
+
+    dtype: str | None = None
+    """`float32`, or `bfloat16`; without it bfloat16 where that is fast."""
+
     saes: str = "smollm2-135m"
 
     task: str = "confirmation"
@@ -80,7 +87,7 @@ class Plan:
 
     unit: str = "own"
     """What a size of 1 is: 1 in the operator's own unit; the feature's largest activation on plain texts and prompts;
-    the mean norm of the residual stream there; or one nat of KL from the clean model, averaged over prompts.
+    what moves the residual stream by its mean norm there; or one nat of KL from the clean model, averaged over prompts.
     """
 
     when: tuple[str, ...] = ("last-prompt-token",)
@@ -99,6 +106,8 @@ class Plan:
         for name, known in (("operator", sorted(OPERATORS)), ("unit", list(UNITS))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose from {known}.")
+        if self.dtype is not None:
+            as_dtype(self.dtype)
         if not self.features or not self.sizes or not self.when:
             raise ValueError("features, sizes and when must each have at least one entry.")
         for name in ("features", "sizes", "when"):
@@ -110,25 +119,36 @@ class Plan:
             raise ValueError(
                 f"sizes are {', '.join(f'{size:g}' for size in self.sizes)}; each must be a finite number."
             )
-        if self.operator == "scale" and self.unit != "own":
-            raise ValueError(f"the factor of scale has no unit, and {self.unit} was asked for; leave unit out.")
+        number = {"scale": "factor", "boost": "alpha"}.get(self.operator)
+        if number is not None and self.unit not in ("own", *(["nats"] if self.operator == "boost" else [])):
+            raise ValueError(
+                f"the {number} of {self.operator} has no unit, and {self.unit} was asked for; leave unit out."
+            )
         if self.unit == "nats" and min(self.sizes) <= 0:
             raise ValueError(f"sizes in nats must be positive, and {min(self.sizes):g} is there.")
         if self.n < 1 or self.plain < 0:
             raise ValueError(f"n is {self.n} and plain {self.plain}; there must be at least 1 item and 0 texts.")
+        for name in ("max_new_tokens", "rows_at_once"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        own = self.task in ("confirmation", "discovery") or self.task.endswith(".jsonl")
+        if own and (self.source is not None or self.part is not None):
+            raise ValueError(f"source and part are of benchmarks, and task is {self.task!r}; leave them out.")
 
     @classmethod
     def read(cls, path: Path, changes: Sequence[str] = ()) -> "Plan":
         """A plan from a YAML file, some settings changed (`sizes=[1, 2]`). Raises ValueError for what is no plan."""
         try:
-            found = yaml.safe_load(path.read_text(encoding="utf8"))
+            found = yaml.load(path.read_text(encoding="utf8"), Once)
             changed = [change.partition("=") for change in changes]
-            given = {name.strip(): yaml.safe_load(value) for name, _, value in changed}
+            given = {name.strip(): yaml.load(value, Once) for name, _, value in changed}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} and its changes are not YAML: {' '.join(str(error).split())}") from error
         for text, (_, sign, _) in zip(changes, changed, strict=True):
             if not sign:
                 raise ValueError(f"{text!r} changes nothing; write a setting and its value, such as n=50.")
+        if len(given) < len(changed):
+            raise ValueError(f"{', '.join(changes)} change one setting twice; give each once.")
         if not isinstance(found, dict):
             raise ValueError(f"{path} has no table of settings; write lines such as `features: [L24/4330]`.")
         return cls.of({**found, **given})
@@ -148,11 +168,11 @@ class Plan:
         values = {name: _as(fields[name], value) for name, value in settings.items()}
         for name, value in values.items():
             if not is_bearable(value, fields[name]) or isinstance(value, bool) != (fields[name] is bool):
-                raise ValueError(f"{name} is {value!r}; it must be {_kind(fields[name])}.")
+                raise ValueError(f"{name} is {value!r:.80}; it must be {_kind(fields[name])}.")
         return cls(**values)
 
     def load_model(self) -> Model:
-        return load_model(self.model, adapter=self.adapter)
+        return load_model(self.model, adapter=self.adapter, dtype=self.dtype)
 
     def load_task(self) -> Task:
         """The items, drawn by the seed."""
@@ -193,37 +213,14 @@ class Plan:
         prompts = trial.prompts[:UNIT_PROMPTS]
         if self.unit == "nats":
             budget, found = Divergence.over(model, prompts), [one.sized(1.0, place) for one in ones for place in places]
-            return [_moving(budget, saes, one, nats) for one in found for nats in self.sizes]
-        units = self._units(model, saes, ones, [*prompts, *replace(self, plain=UNIT_PROMPTS).texts(model)])
+            return [moving(budget, saes, one, nats) for one in found for nats in self.sizes]
+        units = unit_sizes(self.unit, model, saes, ones, [*prompts, *replace(self, plain=UNIT_PROMPTS).texts(model)])
         return [
-            one.sized(size * unit, place)
+            one.sized(short(size * unit), place)
             for one, unit in zip(ones, units, strict=True)
             for place in places
             for size in self.sizes
         ]
-
-    def _units(self, model: Model, saes: Mapping[int, SAE], ones: Sequence[Any], texts: Sequence[Any]) -> list[float]:
-        """What a size of 1 is for each intervention."""
-        if self.unit == "mean-norm":
-            norms = mean_norms(model, sorted({one.layer for one in ones}), texts)
-            return [norms[one.layer] for one in ones]
-        features = [Feature.parse(name) for name in self.features]
-        largest = largest_acts(model, saes, features, texts)
-        for feature, value in largest.items():
-            if value == 0:
-                raise ValueError(f"{feature} is never on in the prompts and plain texts; give sizes in another unit.")
-        return [largest[feature] for feature in features]
-
-
-def _moving(budget: Divergence, saes: Mapping[int, SAE], one: Any, nats: float) -> Intervention:
-    """An intervention of the size that moves the next token by so many nats."""
-    found, kl = at_kl(budget, saes, one.sized, nats, start=None if isinstance(one, Add) else 1.0)
-    if abs(kl / nats - 1) > NEAR:
-        raise ValueError(
-            f"no size of {found} was found that moves the next token by {nats:g} nats (this one moves it by {kl:.3g}); "
-            "give sizes in another unit."
-        )
-    return found
 
 
 def _as(hint: Any, value: Any) -> Any:
@@ -231,7 +228,11 @@ def _as(hint: Any, value: Any) -> Any:
     if get_origin(hint) is tuple:
         row = value if isinstance(value, list) else [value]
         return tuple(_as(get_args(hint)[0], one) for one in row)
-    return float(value) if hint is float and isinstance(value, int) and not isinstance(value, bool) else value
+    if hint is not float or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return float(value) if abs(value) <= sys.float_info.max else value
+    return float(value) if isinstance(value, str) and POWER.fullmatch(value) else value
 
 
 def _kind(hint: Any) -> str:

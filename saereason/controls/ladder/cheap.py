@@ -54,7 +54,9 @@ def beats_the_cheap(bench: Bench, candidate: Candidate) -> Rung:
 
 
 def _diff_mean(bench: Bench, candidate: Candidate) -> tuple[Intervention, float, float]:
-    """DiffMean of discovery at the feature's layer and KL, the feature's KL, and the one reached."""
+    """DiffMean of discovery at the feature's layer and KL (or the least that can be told), the feature's KL, and the
+    one reached.
+    """
     layer, when = candidate.feature.layer, bench.behaviour.when
     vector = bench.direction(layer)
 
@@ -63,7 +65,8 @@ def _diff_mean(bench: Bench, candidate: Candidate) -> tuple[Intervention, float,
 
     divergence = bench.divergence
     kl = float(divergence(bench.saes, steering(bench, candidate)).mean())
-    matched, reached = at_kl(divergence, bench.saes, sized, max(kl, 1e-9))
+    target = max(kl, divergence.least(bench.saes, sized(1.0)))
+    matched, reached = at_kl(divergence, bench.saes, sized, target)
     return matched, kl, reached
 
 

@@ -55,4 +55,8 @@ def added(
     for i in additions(model, saes, interventions, program):
         vector = decoder_row(saes[i.layer], i.feature.index) if isinstance(i, Add) else i.vector
         sums[i.layer] = sums.get(i.layer, 0) + i.coefficient * vector.detach().double().cpu()
-    return {layer: sums[layer].float() for layer in sorted(sums)}
+    narrow = {layer: sums[layer].float() for layer in sorted(sums)}
+    large = next((layer for layer, vector in narrow.items() if not vector.isfinite().all()), None)
+    if large is not None:
+        raise ValueError(f"what is added after layer {large} is too large for float32; give a smaller coefficient.")
+    return narrow

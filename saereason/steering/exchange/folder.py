@@ -67,6 +67,8 @@ def load_steering(folder: str | Path, model: Model, saes: Mapping[int, SAE] | No
     if schema != SCHEMA:
         raise ValueError(f"{path} is of schema {schema!r} and this saereason reads schema {SCHEMA}; update saereason.")
     with reading(path, WANTED):
+        if not isinstance(said["interventions"], list) or not said["interventions"]:
+            raise ValueError("there is no list of interventions in it")
         tensors = load_file(path.with_name(TENSORS), device=str(model.device))
         found = tuple(decoded(each, tensors) for each in said["interventions"])
         if wrong := [each for each in found if not isinstance(each, Intervention)]:

@@ -12,7 +12,8 @@ from torch import Tensor
 from saereason import steering
 from saereason.features import Feature
 
-from ..interventions import Intervention, finite
+from ..checks import finite
+from ..interventions import Intervention
 from ..when import When
 
 KINDS: dict[str, Any] = {
