@@ -119,11 +119,16 @@ def add_max_t(table: FeatureTable, block: Path, *, n_permutations: int = 1000, s
         raise ValueError(
             "the table is not in the order of its features, which is the block's; give it as `search` did."
         )
-    some = np.argsort(-np.abs(table["difference"]))[:COMPARED]
-    on, off = (kept.values[which][:, some].mean(axis=0, dtype=np.float64) for which in (kept.label, ~kept.label))
-    if not np.allclose(on - off, table["difference"][some], rtol=1e-3, atol=1e-6):
+    if "difference" in table.columns and not _agrees(table, kept):
         raise ValueError(f"{block} holds activations on other prompts than the table's; give the table's own block.")
     return table.with_column("p_max_t", kept.max_t(n_permutations=n_permutations, seed=seed))
+
+
+def _agrees(table: FeatureTable, block: Block) -> bool:
+    """True if the features that differ most in the table differ as much in the block."""
+    some = np.argsort(-np.abs(table["difference"]))[:COMPARED]
+    on, off = (block.values[which][:, some].mean(axis=0, dtype=np.float64) for which in (block.label, ~block.label))
+    return np.allclose(on - off, table["difference"][some], rtol=1e-3, atol=1e-6)
 
 
 def _auroc(block: Block) -> Float[np.ndarray, "feature"]:
