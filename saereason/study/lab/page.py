@@ -1,14 +1,12 @@
 """The lab as tables on disk and as one page."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from saereason.layers import AnswerDepths
-from saereason.layers.contrasts import POSITIONS
 from saereason.model import Model
 from saereason.plots import (
     plot_centroids,
@@ -26,6 +24,7 @@ from saereason.stats import Estimate, mean_interval
 
 from .lab import Lab
 from .parts import Thought
+from .tables import tables
 
 FINDING_HEADER = ("operator", "reasoning less knowledge", "p", "all layers", "p", "first pair", "families", "left out")
 WHAT_WOULD_CHANGE_IT = (
@@ -131,100 +130,6 @@ def fast_rows(thought: Thought) -> list[tuple[Any, ...]]:
             shares = (f.fast, f.slow, f.delta, f.corrected, f.overthought, f.corrects, f.overthinks)
             rows.append((f.domain, items, f.n, *shares, gain))
     return rows
-
-
-def tables(lab: Lab) -> dict[str, Any]:
-    """Every result as a pandas table, by the name of its file; the data of each figure."""
-    import pandas as pd
-
-    found = {"curves": pd.concat([_curve_table(lab, n) for n in range(len(lab.curves))], ignore_index=True)}
-    found["findings"] = finding_table(lab)
-    found["lens"] = pd.DataFrame(
-        [
-            {"family": d.family, "kind": d.kind, "item": n, "layer": layer, "share_right": share}
-            for d in lab.depths
-            for n, (layer, share) in enumerate(zip(d.layer, d.share_right, strict=True))
-        ]
-    )
-    parts = lab.parts
-    if parts.patched:
-        found["patching"] = pd.concat(
-            [
-                _long(
-                    {"restored": p.restored, "broken": p.broken},
-                    {"item": range(len(p.clean)), "position": POSITIONS, "layer": p.layers},
-                ).assign(family=p.family, kind=p.kind)
-                for p in parts.patched
-            ]
-        )
-    reads = [*((p.family, p) for p in parts.probed), *((s.family, p) for s in parts.steps for p in s.read)]
-    if reads:
-        found["probes"] = pd.concat(
-            [
-                _long(
-                    {"right": p.right, "shuffled": p.shuffled, "usual": p.usual[:, None] + 0 * p.right},
-                    {"item": range(len(p.right)), "layer": range(p.n_layers)},
-                ).assign(family=family, what=p.what)
-                for family, p in reads
-            ]
-        )
-    lost = [curve for steps in parts.steps for curve in steps.lost]
-    if lost:
-        axes = [{"item": range(len(curve.drop)), "layer": curve.layers} for curve in lost]
-        found["steps"] = pd.concat(
-            [_long({"drop": c.drop}, a).assign(family=c.family) for c, a in zip(lost, axes, strict=True)]
-        )
-    if parts.thought:
-        rows = [(f, kind) for t in parts.thought for f, kind in ((t.whole, "all"), (t.parsed, "parsed")) if f]
-        found["fast_slow"] = pd.json_normalize([{**asdict(f), "items": kind} for f, kind in rows], sep="_")
-    if parts.similar:
-        found["similarity"] = pd.DataFrame(
-            [
-                {"name": s.name, "is_null": s.is_null, "layer": layer, "cka": value, "n": s.n}
-                for s in parts.similar
-                for layer, value in enumerate(s.cka)
-            ]
-        )
-    return found
-
-
-def finding_table(lab: Lab) -> Any:
-    """A row for each operator and family, with what the operator says of kinds."""
-    import pandas as pd
-
-    return pd.DataFrame(
-        [
-            {
-                "operator": operator,
-                "family": family,
-                "kind": found.kinds[family],
-                "centroid": value,
-                "low": low,
-                "high": high,
-                "difference": found.difference,
-                "p": found.p,
-                "statement": found.statement,
-            }
-            for operator, found in lab.kinds.items()
-            for family, (value, low, high) in found.centroids.items()
-        ]
-    )
-
-
-def _curve_table(lab: Lab, n: int) -> Any:
-    """A row for each item and layer of one curve."""
-    curve = lab.curves[n]
-    clean = np.repeat(curve.clean[:, None], len(curve.layers), axis=1)
-    table = _long({"drop": curve.drop, "clean": clean}, {"item": range(len(curve.drop)), "layer": curve.layers})
-    return table.assign(family=curve.family, kind=curve.kind, operator=curve.operator)
-
-
-def _long(values: dict[str, np.ndarray], axes: dict[str, Sequence[Any]]) -> Any:
-    """Arrays over the same axes as a table with a row for each cell."""
-    import pandas as pd
-
-    index = pd.MultiIndex.from_product(list(axes.values()), names=list(axes))
-    return pd.DataFrame({name: value.reshape(-1) for name, value in values.items()}, index=index).reset_index()
 
 
 def _no_answer(family: str, shares: np.ndarray, clean: float) -> tuple[Any, ...]:
