@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 import saereason as sr
 from saereason.cli import app
 from saereason.layers import AnswerDepths, SkipBlock, graded
+from saereason.metrics import Scored
 from saereason.plots import plot_centroids, plot_operators
 from saereason.saes import save_saes
 from saereason.study.lab import Subject, conclude, page, sentences
+from saereason.study.lab.pair import screened
 from saereason.tasks import confirmation_task
 
 
@@ -64,6 +66,35 @@ def test_the_page_tells_what_was_found(lab, model):
     titles = [section.title for section in told.sections]
     assert titles[:2] == ["What each operator says", "Depth of every family"]
     assert "Operators side by side" in titles and "Where the answer can be read" in titles
+
+
+def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
+    curves = family_curves()
+    sides = [next(one for one in curves if one.kind == kind) for kind in ("reasoning", "knowledge")]
+    families = []
+    for n, one in enumerate(sides):
+        items = tuple(Scored((1,) * (5 + k % 7 + n), (2, 3), (False, True)) for k in range(len(one.drop)))
+        families.append(sr.Family(one.family, one.kind, sr.LogProb(items)))
+    found = conclude(curves, [], families).alike
+    assert found is not None and found.matched is not None and found.match is not None
+    assert found.match.kept > 0.7 and abs(found.match.after["prompt tokens"]) < abs(found.match.before["prompt tokens"])
+    for finding in (found.as_they_are, found.adjusted, found.matched):
+        assert finding.low > 0 and finding.centroid_difference == pytest.approx(4 / 11, abs=0.1)
+    far = [
+        dataclasses.replace(families[0], metric=sr.LogProb(tuple(Scored((1,) * 50, (2,), (True,)) for _ in range(60))))
+    ]
+    apart = conclude(curves, [], [*far, families[1]]).alike
+    assert apart is not None and apart.matched is None and "are alike" in apart.refused
+    assert conclude(curves, []).alike is None
+
+
+def test_the_screen_is_ranked_against_skipping():
+    skip = curve(bump(3), name="a")
+    other = dataclasses.replace(skip, operator="skip block, by gradient", drop=2 * skip.drop)
+    turned = dataclasses.replace(other, family="b", drop=-skip.drop)
+    found = screened([skip, other, turned, dataclasses.replace(skip, family="b")])
+    assert found == {"a": pytest.approx(1), "b": pytest.approx(-1)}
+    assert screened([skip]) == {}
 
 
 def test_the_forest_has_every_family_once_a_panel(lab):
@@ -133,7 +164,9 @@ def test_the_command_tells_how_long_and_then_what(folder):
     assert {"with candidate features, beyond matched", "skip block, graded answers"} <= set(curves["operator"])
     there = {path.name for path in (folder / "out").glob("*.parquet")}
     assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet"}
-    assert "What each operator says" in (folder / "out" / "report.html").read_text(encoding="utf8")
+    page = (folder / "out" / "report.html").read_text(encoding="utf8")
+    for title in ("What each operator says", "One pair, alike in length and difficulty", "The gradient as a screen"):
+        assert title in page
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 from saereason.layers import (
     AnswerDepths,
     Curve,
+    Family,
     Finding,
     KindFinding,
     Operator,
@@ -21,6 +22,7 @@ from saereason.progress import Steps
 from saereason.runs import Run
 from saereason.saes import SAE
 
+from .pair import Alike, alike
 from .parts import Parts, Sizes, measure_parts, over_matched
 from .subjects import Subject, n_tokens, passes_of, seconds_a_token, seconds_a_word, seconds_of
 
@@ -43,6 +45,9 @@ class Lab:
 
     pairs: Mapping[str, Finding]
     """By operator that has families of both kinds: the first reasoning family against the first knowledge family."""
+
+    alike: Alike | None
+    """The first pair under the first operator, with length and difficulty taken out."""
 
     parts: Parts
 
@@ -115,13 +120,18 @@ def run_lab(
             depths.append(answer_depths(model, family, run=run))
             show(n + 1, len(families))
     parts = NO_PARTS if sizes is None else measure_parts(model, subjects, sizes, run, bars)
-    lab = conclude([*curves, *over_matched(curves), *parts.curves], depths, parts)
+    lab = conclude([*curves, *over_matched(curves), *parts.curves], depths, families, parts)
     write_lab(run.folder, model, lab)
     return lab
 
 
-def conclude(curves: Sequence[Curve], depths: Sequence[AnswerDepths], parts: Parts = NO_PARTS) -> Lab:
-    """The findings of each operator."""
+def conclude(
+    curves: Sequence[Curve],
+    depths: Sequence[AnswerDepths],
+    families: Sequence[Family] = (),
+    parts: Parts = NO_PARTS,
+) -> Lab:
+    """The findings of each operator; with the families, of the first pair with length and difficulty taken out too."""
     kinds, all_layers, pairs = {}, {}, {}
     for operator in dict.fromkeys(curve.operator for curve in curves):
         of = [curve for curve in curves if curve.operator == operator]
@@ -131,4 +141,14 @@ def conclude(curves: Sequence[Curve], depths: Sequence[AnswerDepths], parts: Par
         all_layers[operator] = compare_kinds(of)
         if sides[0] and sides[1]:
             pairs[operator] = compare_depth(sides[0][0], sides[1][0], neutral=neutral)
-    return Lab(tuple(curves), tuple(depths), kinds, all_layers, pairs, parts)
+    return Lab(tuple(curves), tuple(depths), kinds, all_layers, pairs, _alike(curves, families), parts)
+
+
+def _alike(curves: Sequence[Curve], families: Sequence[Family]) -> Alike | None:
+    of = {curve.family: curve for curve in curves if curve.operator == curves[0].operator}
+    sides = [
+        next(((f, of[f.name]) for f in families if f.kind == kind and f.name in of), None)
+        for kind in ("reasoning", "knowledge")
+    ]
+    neutral = next((curve for curve in of.values() if curve.kind == "neutral"), None)
+    return alike(sides[0], sides[1], neutral) if sides[0] and sides[1] else None

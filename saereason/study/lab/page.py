@@ -23,6 +23,7 @@ from saereason.runs import write_table
 from saereason.stats import Estimate, mean_interval
 
 from .lab import Lab
+from .pair import Alike, screened
 from .parts import Thought
 from .tables import tables
 
@@ -36,6 +37,10 @@ LENS_HEADER = ("family", "kind", "layer", "right at the end", "items")
 LENS_NOTE = (
     "Mean first layer (counted from 0) from which the scored tokens are the likeliest, over items with any that the "
     "model gets right. What can be read at a layer need not be computed there."
+)
+SCREEN_NOTE = (
+    "Over layers, of the mean effect. The gradient takes one pass forward and back for all layers; where it ranks them "
+    "otherwise than skipping does, believe skipping."
 )
 FAST_HEADER = ("domain", "items", "n", "fast", "slow", "δ", "δ_c", "δ_o", "r_c", "r_o", "Δ log p")
 FAST_NOTE = (
@@ -65,10 +70,32 @@ def page(model: Model, lab: Lab) -> Page:
     chosen = {curve.family: curve for curve in lab.of(first)}
     figure = plot_share_difference(chosen[pair.families[0]], chosen[pair.families[1]], pair)
     sections.append(Figure(f"One pair of families: {first}", figure))
+    if lab.alike is not None:
+        sections += _matching(lab.alike)
+    if screen := screened(lab.curves):
+        rows = tuple((family, value) for family, value in screen.items())
+        sections.append(
+            Table("The gradient as a screen", ("family", "rank correlation with skipping"), rows, SCREEN_NOTE)
+        )
     sections.append(Table("Where the answer can be read", LENS_HEADER, tuple(lens_rows(lab.depths)), LENS_NOTE))
     sections += _parts(lab)
     sections.append(Text("In sentences", tuple(sentences(lab))))
     return Page(f"Where {model.name} reasons and where it knows", lab.verdict, tuple(sections))
+
+
+def _matching(found: Alike) -> list[Section]:
+    """The first pair as it is, matched and adjusted, and how alike the items are before and after matching."""
+    ways = [("as they are", found.as_they_are), ("covariates taken out", found.adjusted)]
+    ways += [("items that are alike", found.matched)] if found.matched else []
+    rows = [(way, _told(f.centroid_difference, f.low, f.high), f"{f.n_items[0]} and {f.n_items[1]}") for way, f in ways]
+    names = " and ".join(found.as_they_are.families)
+    note = found.refused or (f"Kept: {found.match.kept:.0%} of the smaller family." if found.match else "")
+    header = (names, "difference of depth centroids", "items")
+    sections: list[Section] = [Table("One pair, alike in length and difficulty", header, tuple(rows), note)]
+    if found.match is not None:
+        balance = tuple((name, found.match.before[name], found.match.after[name]) for name in found.match.before)
+        sections.append(Table("Balance of that pair", ("standardised difference of", "before", "after"), balance))
+    return sections
 
 
 def _parts(lab: Lab) -> list[Section]:

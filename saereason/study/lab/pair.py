@@ -1,0 +1,60 @@
+"""One reasoning family against one knowledge family, with length and difficulty taken out, and a screen checked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from saereason.layers import (
+    Curve,
+    Family,
+    Finding,
+    Match,
+    SkipBlock,
+    SkipByGradient,
+    adjusted,
+    compare_depth,
+    matched,
+    take,
+)
+
+Side = tuple[Family, Curve]
+
+
+@dataclass(frozen=True)
+class Alike:
+    """What two families' depth differs by as they are, between items that are alike, and with covariates taken out."""
+
+    as_they_are: Finding
+    adjusted: Finding
+    matched: Finding | None
+    match: Match | None
+    refused: str
+    """Why there are no matched items, if so."""
+
+
+def alike(first: Side, second: Side, neutral: Curve | None = None) -> Alike:
+    """All three, under one operator; too few items that are alike make no matched finding."""
+    whole = compare_depth(first[1], second[1], neutral=neutral)
+    without = compare_depth(*adjusted(first, second), neutral=neutral)
+    try:
+        match = matched(first, second)
+    except ValueError as error:
+        return Alike(whole, without, None, None, str(error))
+    pairs = (take(first[1], match.first), take(second[1], match.second))
+    return Alike(whole, without, compare_depth(*pairs, neutral=neutral), match, "")
+
+
+def screened(curves: Sequence[Curve]) -> dict[str, float]:
+    """Of each family, the rank correlation over layers of what the gradient foretells with what skipping costs."""
+    from scipy.stats import spearmanr
+
+    mean = {(curve.family, curve.operator): (curve.layers, curve.drop.mean(0)) for curve in curves}
+    found = {}
+    for family in dict.fromkeys(curve.family for curve in curves):
+        pair = [mean.get((family, operator.name)) for operator in (SkipByGradient(), SkipBlock())]
+        if pair[0] is None or pair[1] is None or pair[0][0] != pair[1][0] or len(pair[0][0]) < 3:
+            continue
+        if np.ptp(pair[0][1]) and np.ptp(pair[1][1]):
+            found[family] = float(spearmanr(pair[0][1], pair[1][1]).statistic)
+    return found
