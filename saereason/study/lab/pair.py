@@ -56,5 +56,5 @@ def screened(curves: Sequence[Curve]) -> dict[str, float]:
         if pair[0] is None or pair[1] is None or pair[0][0] != pair[1][0] or len(pair[0][0]) < 3:
             continue
         if np.ptp(pair[0][1]) and np.ptp(pair[1][1]):
-            found[family] = float(spearmanr(pair[0][1], pair[1][1]).statistic)
+            found[family] = float(spearmanr(pair[0][1], pair[1][1])[0])
     return found
