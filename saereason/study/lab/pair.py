@@ -47,14 +47,15 @@ def alike(first: Side, second: Side, neutral: Curve | None = None) -> Alike:
 
 def screened(curves: Sequence[Curve]) -> dict[str, float]:
     """Of each family, the rank correlation over layers of what the gradient foretells with what skipping costs."""
-    from scipy.stats import spearmanr
+    from scipy.stats import rankdata
 
     mean = {(curve.family, curve.operator): (curve.layers, curve.drop.mean(0)) for curve in curves}
     found = {}
     for family in dict.fromkeys(curve.family for curve in curves):
-        pair = [mean.get((family, operator.name)) for operator in (SkipByGradient(), SkipBlock())]
-        if pair[0] is None or pair[1] is None or pair[0][0] != pair[1][0] or len(pair[0][0]) < 3:
+        pair = [mean[key] for op in (SkipByGradient(), SkipBlock()) if (key := (family, op.name)) in mean]
+        if len(pair) < 2 or pair[0][0] != pair[1][0] or len(pair[0][0]) < 3:
             continue
-        if np.ptp(pair[0][1]) and np.ptp(pair[1][1]):
-            found[family] = float(spearmanr(pair[0][1], pair[1][1])[0])
+        values = [drop for _, drop in pair]
+        if all(map(np.ptp, values)):
+            found[family] = float(np.corrcoef([rankdata(drop) for drop in values])[0, 1])
     return found
