@@ -58,6 +58,9 @@ def test_operators_together_may_say_against_disagree_or_nothing():
     nothing = conclude(family_curves(gap=0.0), [])
     assert nothing.verdict.startswith("Inconclusive: none of 1 operators") and "(1 could)" in nothing.verdict
     assert against.all_layers["skip block"].layers_left_out == ()
+    screens = ("skip block, by gradient", "with matched features", "without candidate features")
+    aside = conclude([one for name in screens for one in family_curves(name, 4.0)], [])
+    assert aside.verdict.startswith("Inconclusive: none of 0 operators") and len(aside.kinds) == 3
 
 
 def test_the_page_tells_what_was_found(lab, model):

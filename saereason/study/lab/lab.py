@@ -6,12 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from saereason.layers import (
+    CANDIDATES,
+    MATCHED,
     AnswerDepths,
     Curve,
     Family,
     Finding,
     KindFinding,
     Operator,
+    SkipByGradient,
     answer_depths,
     compare_depth,
     compare_kinds,
@@ -29,6 +32,10 @@ from .subjects import Subject, n_tokens, passes_of, seconds_a_token, seconds_a_w
 NO_PARTS = Parts()
 ALPHA = 0.05
 """Largest p at which an operator counts as showing something of kinds."""
+
+
+ASIDE = (CANDIDATES, MATCHED, SkipByGradient().name)
+"""How the names of operators end that are no evidence by themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +63,20 @@ class Lab:
 
     @property
     def verdict(self) -> str:
-        """What all operators together say of reasoning in higher and knowledge in lower layers, in one sentence."""
-        shown = {name: found for name, found in self.kinds.items() if np.isfinite(found.p) and found.p <= ALPHA}
+        """What all operators together say of reasoning in higher and knowledge in lower layers, in one sentence.
+
+        Screens and controls, and what has a control that it is to be measured beyond, do not count.
+        """
+        counted = {name: found for name, found in self.kinds.items() if not name.endswith(ASIDE)}
+        shown = {name: found for name, found in counted.items() if np.isfinite(found.p) and found.p <= ALPHA}
         deeper = [name for name, found in shown.items() if found.difference > 0]
         shallower = [name for name in shown if name not in deeper]
-        asked = len(self.kinds)
+        asked = len(counted)
         if deeper and shallower:
             told = f"{', '.join(deeper)} say deeper and {', '.join(shallower)} shallower"
             return f"Operators disagree about reasoning in higher layers: {told}, of {asked}."
         if not shown:
-            able = sum(np.isfinite(found.p) for found in self.kinds.values())
+            able = sum(np.isfinite(found.p) for found in counted.values())
             return f"Inconclusive: none of {asked} operators shows a difference of depth between kinds ({able} could)."
         word, names = ("For", deeper) if deeper else ("Against", shallower)
         where = "deeper" if deeper else "shallower"
