@@ -284,7 +284,7 @@ def test_what_cannot_be_challenged_is_refused_before_any_work(counting):
     with pytest.raises(ValueError, match="it belongs to another model"):
         challenge(model, saes, [sr.Feature(2, 0)], behaviour, rivals=narrow, progress=lambda *_: pytest.fail("worked"))
     renamed = Sample(behaviour.discovery.examples, tuple(f"other/{n}" for n in range(16)))
-    with pytest.raises(ValueError, match="32 texts of discovery are in confirmation too, under other ids"):
+    with pytest.raises(ValueError, match="32 of 32 texts of confirmation are discovery's, under other ids"):
         dataclasses.replace(behaviour, confirmation=renamed)
     one = Trial(behaviour.task.prompts[:1] if behaviour.task else ("Hi",), Shows("a"), ("lone",), 3)
     with pytest.raises(ValueError, match="the trial `task` has one prompt"):

@@ -86,11 +86,13 @@ class Behaviour:
             raise ValueError(
                 f"{shared[0]} is in discovery and in confirmation; what a feature is chosen on cannot confirm it."
             )
-        rows = [{tuple(row.tolist()) for row in _texts(each)} for each in (self.discovery, self.confirmation)]
-        if both := rows[0] & rows[1]:
+        chosen_on, confirming = (
+            {tuple(row.tolist()) for row in _texts(s)} for s in (self.discovery, self.confirmation)
+        )
+        if len(chosen_on & confirming) > len(confirming) / 2:
             raise ValueError(
-                f"{len(both)} texts of discovery are in confirmation too, under other ids; what a feature is chosen on "
-                "cannot confirm it."
+                f"{len(chosen_on & confirming)} of {len(confirming)} texts of confirmation are discovery's, under other "
+                "ids; what a feature is chosen on cannot confirm it."
             )
         lone = [name for name in TRIALS if (trial := getattr(self, name)) is not None and len(trial) < 2]
         if lone:
