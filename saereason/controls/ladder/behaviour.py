@@ -89,9 +89,9 @@ class Behaviour:
         chosen_on, confirming = (
             {tuple(row.tolist()) for row in _texts(s)} for s in (self.discovery, self.confirmation)
         )
-        if len(chosen_on & confirming) > len(confirming) / 2:
+        if (n_both := len(chosen_on & confirming)) > len(confirming) / 2:
             raise ValueError(
-                f"{len(chosen_on & confirming)} of {len(confirming)} texts of confirmation are discovery's, under other "
+                f"{n_both} of {len(confirming)} texts of confirmation are discovery's, under other "
                 "ids; what a feature is chosen on cannot confirm it."
             )
         lone = [name for name in TRIALS if (trial := getattr(self, name)) is not None and len(trial) < 2]
