@@ -168,7 +168,12 @@ def test_the_command_tells_how_long_and_then_what(folder):
     there = {path.name for path in (folder / "out").glob("*.parquet")}
     assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet"}
     page = (folder / "out" / "report.html").read_text(encoding="utf8")
-    for title in ("What each operator says", "One pair, alike in length and difficulty", "The gradient as a screen"):
+    for title in (
+        "What each operator says",
+        "One pair, alike in length and difficulty",
+        "The gradient as a screen",
+        "a probe needs two labels",
+    ):
         assert title in page
 
 

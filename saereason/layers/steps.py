@@ -84,8 +84,8 @@ def step_map(
     n_steps: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> StepMap:
-    """Each result's loss with a layer changed, and probes of its first digit at the
-    end of the prompt and before every result.
+    """Each result's loss with a layer changed, and probes of its first digit at the end of the prompt and before every
+    result.
 
     Before a later result an earlier one has been written, and what is read there may be a copy. Raises ValueError for a
     family whose items have fewer than two results.
@@ -95,22 +95,22 @@ def step_map(
     if n < 2:
         raise ValueError(f"the items of {family.name} have {max(counts)} result; a map needs items with two or more.")
     lost, read, names, left_out = [], [], [], []
-    total = n + n * (n + 1)
     for step in range(n):
+        progress(step * (n + 2), n * (n + 2))
         try:
             part = step_family(family, step)
         except ValueError as error:
             left_out.append(str(error))
             continue
         lost += localise(model, None, [part], [operator], run=run)
-        progress(len(lost) + len(read), total)
         for place in range(n + 1):
+            progress(step * (n + 2) + 1 + place, n * (n + 2))
             try:
                 read.append(probed(model, part, places_of(family, step, place), run=run))
                 names.append((step, place))
             except ValueError as error:
                 left_out.append(str(error))
-            progress(len(lost) + len(read), total)
+    progress(n * (n + 2), n * (n + 2))
     return StepMap(family.name, model.n_layers, tuple(lost), tuple(read), tuple(names), tuple(left_out))
 
 

@@ -116,8 +116,8 @@ def _parts(lab: Lab) -> list[Section]:
         found.append(Table("Fast and slow", FAST_HEADER, tuple(rows), FAST_NOTE))
     if parts.similar:
         found.append(Figure("States under fast and slow prompts", plot_similarity(parts.similar)))
-    if parts.left_out:
-        found.append(Text("Left out", parts.left_out))
+    if left_out := (*parts.left_out, *(why for steps in parts.steps for why in steps.left_out)):
+        found.append(Text("Left out", left_out))
     return found
 
 
