@@ -125,6 +125,7 @@ def test_the_map_of_steps_holds_what_each_layer_costs_each_result(model, tmp_pat
     assert set(found.names) <= set(itertools.product((0, 1), (0, 1, 2))) and seen == sorted(seen) and seen[-1] == (8, 8)
     figure = plot_steps(found)
     np.testing.assert_allclose(np.array(figure.data[0].z, dtype=float), [curve.drop.mean(0) for curve in found.lost])
+    assert [trace.colorbar.title.text for trace in figure.data] == ["nats", "share"][: len(figure.data)]
     lone = sr.Family("lone", "reasoning", LogProb((Scored((1,), (2,), (True,)),) * 2))
     with pytest.raises(ValueError, match="the items of lone have 1 result"):
         steps.step_map(model, lone, run=run)

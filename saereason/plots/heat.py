@@ -90,8 +90,10 @@ def _heat(
 ) -> None:
     value, low, high = cells
     heat = Heatmap(z=value.tolist(), x=list(layers), y=[wrapped(name, 24) for name in names], zmin=-most, zmax=most)
-    heat.update(customdata=np.stack([low, high], axis=-1).tolist(), colorscale=SIGNED, showscale=row == 1)
-    heat.update(colorbar={"title": unit, "thickness": 12}, zmid=0)
+    heat.update(customdata=np.stack([low, high], axis=-1).tolist(), colorscale=SIGNED, zmid=0)
+    low_end, high_end = figure.to_dict()["layout"]["yaxis" if row == 1 else f"yaxis{row}"]["domain"]
+    bar = {"title": unit, "thickness": 12, "len": high_end - low_end, "y": (low_end + high_end) / 2}
+    heat.update(colorbar=bar)
     heat.update(hovertemplate="%{y}, layer %{x}: %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<extra></extra>")
     figure.add_trace(heat, row, 1)
     figure.update_yaxes(autorange="reversed", showgrid=False, row=row, col=1)
