@@ -6,10 +6,11 @@ In small transformers whose blocks are all at work one block has learnt facts an
 random depths, in both orders. `found` is the number of twenty in which skipping blocks names both, as those of the
 largest share, and `wrong_order` in how many the finding puts the two the wrong way round. `coverage` is the share of
 resamples of 100 items of each family whose interval of the centroid difference holds its value on 20,000 other items,
-over ten models; `tie_claimed` the share that claims a difference where one block holds both families, over ten more.
+over ten models; `tie_claimed` the share that claims a difference where one block holds both families, over ten more,
+and `tie_beyond_zero` the share whose interval is without zero, which a difference far under half a layer has, too.
 
 `null_different` is the share of 1,000 splits of one family's real items into two random halves (SmolLM2, word problems,
-effects measured once) that are found to differ.
+effects measured once) that are found to differ, `null_beyond_zero` the share whose interval is without zero.
 """
 
 import argparse
@@ -81,13 +82,13 @@ def orders(n: int) -> dict[str, Any]:
         deeper = made.blocks["rule"] > made.blocks["facts"]
         found += names == made.blocks
         wrong += bool(finding.high < 0 if deeper else finding.low > 0)
-        undecided += not (finding.low > 0 or finding.high < 0)
+        undecided += not finding.differ
         print(f"planted {made.blocks}, named {names}: {finding.statement}", flush=True)
     return {"found": found, "wrong_order": wrong, "undecided": undecided, "models": n, "not_kept": dropped}
 
 
-def resamples(n_models: int, n_resamples: int, n_fresh: int, *, tied: bool) -> list[tuple[bool, bool]]:
-    """Of each resample: does its interval hold the value on the fresh items, and does it claim a difference?"""
+def resamples(n_models: int, n_resamples: int, n_fresh: int, *, tied: bool) -> list[tuple[bool, bool, bool]]:
+    """Of each resample: does its interval hold the value on the fresh items, is a difference claimed, is zero out?"""
     found, pool = [], n_fresh // 2
     for k, (made, _) in enumerate(models(n_models, tied=tied, seed=2)):
         at = curves(made, n_fresh + pool, seed=2)
@@ -98,27 +99,26 @@ def resamples(n_models: int, n_resamples: int, n_fresh: int, *, tied: bool) -> l
             rows = [n_fresh + rng.choice(pool, size=N_ITEMS, replace=False) for _ in range(2)]
             parts = [take(at[name], chosen.tolist()) for name, chosen in zip(("rule", "facts"), rows, strict=True)]
             told = sr.compare_depth(*parts, neutral=at["chatter"], seed=2 * draw)
-            found.append((told.low <= truth <= told.high, told.low > 0 or told.high < 0))
-        held, claimed = np.mean(found[-(n_resamples // n_models) :], axis=0)
-        print(
-            f"{'tied' if tied else 'apart'} {made.blocks}: {truth:+.4f}, held {held:.2f}, claimed {claimed:.2f}",
-            flush=True,
-        )
+            found.append((told.low <= truth <= told.high, told.differ, told.low > 0 or told.high < 0))
+        held, claimed, beyond = np.mean(found[-(n_resamples // n_models) :], axis=0)
+        figures = f"{truth:+.4f}, held {held:.2f}, claimed {claimed:.2f}, without zero {beyond:.2f}"
+        print(f"{'tied' if tied else 'apart'} {made.blocks}: {figures}", flush=True)
     return found
 
 
-def null(model_name: str, n: int, n_splits: int) -> float:
-    """Share of splits of real items into random halves that are found to differ."""
+def null(model_name: str, n: int, n_splits: int) -> dict[str, float]:
+    """Of splits of real items into random halves: the share found to differ, and that whose interval lacks zero."""
     model = sr.load_model(model_name)
     family = replace(family_of(model, confirmation_task(n=n)), name="word problems")
     with tempfile.TemporaryDirectory() as folder:
         [curve] = sr.localise(model, None, [family], run=sr.Run.open(Path(folder)))
-    rng, different = np.random.default_rng(0), 0
+    rng, different, beyond = np.random.default_rng(0), 0, 0
     for split in range(n_splits):
         order = rng.permutation(n).tolist()
         told = sr.compare_depth(take(curve, order[: n // 2]), take(curve, order[n // 2 :]), seed=2 * split)
-        different += told.low > 0 or told.high < 0
-    return different / n_splits
+        different += told.differ
+        beyond += told.low > 0 or told.high < 0
+    return {"null_different": different / n_splits, "null_beyond_zero": beyond / n_splits}
 
 
 def main() -> None:
@@ -132,8 +132,9 @@ def main() -> None:
     figures = orders(n_orders)
     apart = np.mean(resamples(n_models, n_resamples, n_fresh, tied=False), axis=0)
     tied = np.mean(resamples(n_models, 2 * n_resamples, n_fresh, tied=True), axis=0)
-    figures |= {"coverage": float(apart[0]), "tie_claimed": float(tied[1]), "tie_coverage": float(tied[0])}
-    figures["null_different"] = null(asked.model, n_items, n_splits)
+    names = ("tie_coverage", "tie_claimed", "tie_beyond_zero")
+    figures |= {"coverage": float(apart[0]), **dict(zip(names, map(float, tied), strict=True))}
+    figures |= null(asked.model, n_items, n_splits)
     print(json.dumps({**figures, "seconds": perf_counter() - started}))
 
 

@@ -1,15 +1,16 @@
 """Batched generation with the plain Hugging Face model, under whatever edits are in force."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from . import hooks
-from .model import Batch, Model, Rendered, pad
+from .model import Model, Rendered
 from .prefixes import Prefixes
 from .receipts import Receipt
-from .writing import Budget, Ending, Row, Scores, chosen
+from .together import passes
+from .writing import Budget, Ending, Row, chosen
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all."""
@@ -53,7 +54,7 @@ def generate(
 
     A sampled row depends on `seed` and on its place among the prompts, not on the batch it shares. `forced` gives, per
     prompt, token ids that open the answer; they count as generated. Generation ends at the end-of-text token or after
-    the first of the `stop` strings (which is kept); what has ended leaves the batch, and the rest goes on the faster.
+    the first of the `stop` strings (which is kept); what has ended leaves the batch, and what waits takes its place.
     The settings that the model brings (a repetition penalty, say) do not apply, but for its end-of-text tokens.
     `prefixes` saves work where the same prompts are continued again and again; `budget` keeps answers from ending
     early; `on_token` is told each token as it is written, with the place of its prompt. Raises ValueError for an empty
@@ -71,48 +72,23 @@ def generate(
     ]
     order = sorted(rows, key=lambda row: len(row.prompt) + len(row.opening))
     with hooks.recorded() as receipt:
-        for start in range(0, len(order), batch_size):
-            together = order[start : start + batch_size]
-            for scores, going in _passes(model, together, max_new_tokens, use_cache=use_cache, prefixes=prefixes):
-                scores = scores if budget is None else budget.allowed(scores, going, ending.tokens)
-                for row, token in zip(going, chosen(scores, going, temperature), strict=True):
-                    said = token if budget is None else budget.instead(row, token, model, ending.tokens)
-                    ending.take(row, said)
-                    on_token(row.n, said)
-            progress(min(start + batch_size, len(order)), len(order))
+        n_done = 0
+        for scores, going in passes(
+            model, order, max_new_tokens, batch_size=batch_size, use_cache=use_cache, prefixes=prefixes
+        ):
+            scores = scores if budget is None else budget.allowed(scores, going, ending.tokens)
+            for row, token in zip(going, chosen(scores, going, temperature), strict=True):
+                said = token if budget is None else budget.instead(row, token, model, ending.tokens)
+                ending.take(row, said)
+                on_token(row.n, said)
+            ended = sum(row.finished or len(row.wrote) == max_new_tokens for row in going)
+            if ended:
+                n_done += ended
+                progress(n_done, len(order))
         done = receipt()
     tokens = tuple((*row.opening, *row.wrote) for row in rows)
     finished = tuple(row.finished for row in rows)
     return Generation(tuple(prompts), tuple(map(model.decode, tokens)), tokens, finished, done)
-
-
-def _passes(
-    model: Model, rows: Sequence[Row], most: int, *, use_cache: bool, prefixes: Prefixes | None
-) -> Iterator[tuple[Scores, list[Row]]]:
-    """At most so many passes: what may come next after each row that still goes on, and these rows.
-
-    Whoever takes them appends a token to each row, or finishes it; a finished row leaves the batch at once.
-    """
-    going, cache = list(rows), None
-    batch = pad([row.prompt + row.opening for row in rows], pad_token=model.pad_token, device=model.device)
-    for n in range(most):
-        lengths, places = torch.tensor([[len(row.prompt), row.n] for row in going]).T
-        with hooks.prompts(lengths, places, batch.tokens):
-            if n == 0 and use_cache and prefixes is not None:
-                cache = prefixes.of(model, batch)
-            out = hooks.run(model, batch, cache, use_cache=use_cache, logits_to_keep=1)
-        yield out.logits[:, -1], going
-        kept = torch.tensor([n for n, row in enumerate(going) if not row.finished], device=model.device)
-        if len(kept) == 0:
-            return
-        cache = out.past_key_values if use_cache else None
-        if len(kept) < len(going):
-            going = [row for row in going if not row.finished]
-            batch = Batch(batch.tokens[kept], batch.mask[kept])
-            if cache is not None:
-                cache.batch_select_indices(kept)
-        new = torch.tensor([row.wrote[-1:] for row in going], device=model.device)
-        batch = Batch(torch.cat([batch.tokens, new], 1), torch.cat([batch.mask, torch.ones_like(new).bool()], 1))
 
 
 def check_room(model: Model, rows: Sequence[Sequence[int]], max_new_tokens: int) -> None:

@@ -13,7 +13,7 @@ from saereason.features import Feature
 from saereason.generate import generate
 from saereason.model import pad
 from saereason.steering import Add, Everywhere, Generated, LastPromptToken, Steps, steered
-from saereason.writing import Budget, gumbel
+from saereason.writing import Budget, Ending, gumbel
 
 SAES = {1: tiny_sae("topk", 1)}
 EDIT = Add(Feature(1, 3), 5.0)
@@ -98,6 +98,47 @@ def test_a_row_ends_after_its_first_stop_string(model, prompts, batch_size):
         assert finished == bool(ends)
     assert wrote.texts[0].endswith(stop[0])
     assert wrote.receipt.firings == sum(len(tokens) - 1 for tokens in wrote.tokens)
+
+
+MANY = [f"{'word ' * (n % 4)}{n} is the number" for n in range(11)]
+
+
+@pytest.fixture
+def of_different_lengths(monkeypatch):
+    """Answer number n ends after 1 + 5n % 12 tokens at the latest."""
+
+    def take(self, row, token, whole=Ending.take):
+        whole(self, row, token)
+        row.finished |= len(row.wrote) > 5 * row.n % 12
+
+    monkeypatch.setattr(Ending, "take", take)
+
+
+@pytest.mark.usefixtures("of_different_lengths")
+@pytest.mark.parametrize(
+    "options", [{}, {"use_cache": False}, {"temperature": 2.0}, {"forced": [[7] * (n % 3) for n in range(11)]}]
+)
+@pytest.mark.parametrize("when", [Steps(1, 3), LastPromptToken(), Everywhere()])
+def test_waiting_rows_take_the_places_of_those_that_ended(any_model, monkeypatch, options, when):
+    """What each row writes, and where it is edited, is what it is alone; sliding windows cannot be joined."""
+    passes, run, said, done = [], hooks.run, [], []
+    monkeypatch.setattr(hooks, "run", lambda m, rows, *a, **k: passes.append(len(rows.tokens)) or run(m, rows, *a, **k))
+    with steered(any_model, SAES, replace(EDIT, when=when)):
+        alone = generate(any_model, MANY, max_new_tokens=12, batch_size=1, **options)
+        n_alone = len(passes)
+        wrote = generate(
+            any_model, MANY, max_new_tokens=12, batch_size=4, **options,
+            on_token=lambda n, token: said.append(n), progress=lambda *so_far: done.append(so_far),
+        )  # fmt: skip
+    assert (wrote.tokens, wrote.finished) == (alone.tokens, alone.finished)
+    [edit], [by_itself] = wrote.receipt.edits, alone.receipt.edits
+    assert (edit.firings, edit.positions, edit.rows) == (by_itself.firings, by_itself.positions, by_itself.rows)
+    assert done == sorted(set(done)) and done[-1] == (11, 11)
+    assert max(passes[n_alone:]) == 4 and sum(passes[n_alone:]) == n_alone == len(said)
+    first, last = ({n: found.index(n) for n in range(11)} for found in (said, said[::-1]))
+    opened = sorted(first, key=first.get)
+    joined = any(first[late] < len(said) - last[early] for early in opened[:4] for late in opened[4:])
+    assert joined == (any_model.hf.config.model_type != "gemma3_text" or "use_cache" in options)
 
 
 def test_a_special_token_stops_though_no_text_shows_it(model):

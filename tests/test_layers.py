@@ -389,9 +389,25 @@ def test_two_halves_of_one_family_rarely_differ():
             for rows in (slice(None, 40), slice(40, None))
         )
         found = compare_depth(*halves, seed=seed)
-        assert "not shown to differ" in found.statement or "These two families differ" in found.statement
+        assert not found.differ or "These two families differ" in found.statement
         differ += not found.low <= 0 <= found.high
     assert differ <= 8  # of 60, 3 expected
+
+
+TAILS = {"more": 0.05, "less": 0.0}
+
+
+def test_a_difference_under_half_a_layer_is_not_called_one():
+    """The interval lies within half a layer, and excludes zero; or it reaches beyond, and shows nothing."""
+    first, second = (curve(bump(4) + tail * bump(9), n=400, noise=0.02, name=name) for name, tail in TAILS.items())
+    alike = compare_depth(first, second)
+    assert 0 < alike.low < alike.high < alike.least == pytest.approx(0.5 / 11)
+    assert alike.alike and not alike.differ and "alike in depth to within half a layer" in alike.statement
+    noisy = compare_depth(*(curve(bump(4), n=40, noise=1.0, seed=n, name=str(n)) for n in range(2)))
+    assert noisy.low < -noisy.least and noisy.high > noisy.least and not (noisy.differ or noisy.alike)
+    assert noisy.statement.startswith("These two families are not shown to differ by half a layer in depth: 0 and 1 (")
+    beyond = dataclasses.replace(alike, low=alike.least * 1.01, high=0.3)
+    assert beyond.differ and not dataclasses.replace(beyond, low=alike.least).differ
 
 
 def is_inconclusive(found):

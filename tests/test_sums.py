@@ -67,6 +67,16 @@ def test_the_samples_share_no_sum_and_differ_in_a_digit(model):
         assert all(part.isdigit() for pair in differing[1:] for part in pair) and len(differing) <= 2
     with pytest.raises(ValueError, match="comes to 3"):
         sr.value_between(model, BASE)
+    with pytest.raises(ValueError, match="give 324 at most"):
+        sr.value_between(model, 0, n_discovery=300, n_confirmation=96)
+
+
+def test_confirmation_opens_as_nothing_in_discovery(model):
+    """What is scored at the `=` has seen the opening alone, not the digit after it."""
+    behaviour = sr.value_between(model, 1)
+    opened = [sample.examples.tokens.tolist() for sample in (behaviour.discovery, behaviour.confirmation)]
+    on, again = ({tuple(row) for row in rows} for rows in opened)
+    assert len(on) == len(opened[0]) and len(again) == len(opened[1]) and not on & again
 
 
 def test_the_model_has_learnt_to_add(model):

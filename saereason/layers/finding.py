@@ -1,7 +1,6 @@
 """From curves to a statement with an interval: shares, depth centroids, what may be claimed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -10,6 +9,9 @@ from .localise import Curve
 
 ENOUGH = 5.0
 """Bootstrap standard errors that the total effect must exceed before it is shared out."""
+
+LEAST = 0.5
+"""Layers by which two centroids must differ before one family is said to depend on deeper layers than another."""
 
 VITAL = 1.0
 """Nats a token that skipping a layer may cost plain text before the layer counts as one it cannot do without."""
@@ -30,7 +32,20 @@ class Finding:
 
     low: float
     high: float
+    least: float
+    """Smallest difference that is called one: half a layer, as a share of the depth."""
+
     layers_left_out: tuple[int, ...] = ()
+
+    @property
+    def differ(self) -> bool:
+        """The whole interval lies beyond the smallest difference."""
+        return self.low > self.least or self.high < -self.least
+
+    @property
+    def alike(self) -> bool:
+        """The whole interval lies within the smallest difference."""
+        return -self.least <= self.low and self.high <= self.least
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,25 +86,26 @@ def compare_depth(
 ) -> Finding:
     """The difference of two families' depth centroids with a bootstrap interval over items of both.
 
-    With `neutral`, layers whose skip costs that family over `VITAL` nats a token are left out. The statement is about
-    these two families only; a claim about kinds needs four families of each. Raises ValueError for curves over
-    different layers.
+    They differ where the whole interval lies beyond half a layer, and are alike where it lies within: with enough items
+    any two families differ by a hundredth of a layer. With `neutral`, layers whose skip costs that family over `VITAL`
+    nats a token are left out. The statement is about these two families only; a claim about kinds needs four families
+    of each. Raises ValueError for curves over different layers.
     """
     _check(first, second, *([neutral] if neutral is not None else []))
     keep = np.ones(len(first.layers), dtype=bool) if neutral is None else neutral.drop.mean(0) <= VITAL
     a, b = shares(first, keep=keep, seed=seed), shares(second, keep=keep, seed=seed + 1)
     names, counts = (first.family, second.family), (len(first.drop), len(second.drop))
+    least = LEAST / max(first.n_layers - 1, 1)
     left_out = tuple(layer for layer, kept in zip(first.layers, keep, strict=True) if not kept)
     troubles = [trouble for curve, s in ((first, a), (second, b)) if (trouble := trouble_of(curve, s, keep))]
     if troubles:
         nan, said = float("nan"), f"Inconclusive: {'; '.join(troubles)}."
-        return Finding(said, names, counts, (nan, nan), nan, nan, nan, left_out)
+        return Finding(said, names, counts, (nan, nan), nan, nan, nan, least, left_out)
     centroids = (float(a.value @ first.depth), float(b.value @ second.depth))
     draws = a.draws @ first.depth - b.draws @ second.depth
-    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    difference = centroids[0] - centroids[1]
-    said = _statement(names, counts, difference, float(low), float(high))
-    return Finding(said, names, counts, centroids, difference, float(low), float(high), left_out)
+    low, high = map(float, np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2]))
+    found = Finding("", names, counts, centroids, centroids[0] - centroids[1], low, high, least, left_out)
+    return replace(found, statement=_statement(found))
 
 
 def share_difference(first: Curve, second: Curve, *, level: float = 0.95, seed: int = 0) -> np.ndarray:
@@ -126,12 +142,15 @@ def trouble_of(curve: Curve, found: Shares, keep: Bool[np.ndarray, "layer"] | No
     return None
 
 
-def _statement(names: Sequence[str], counts: Sequence[int], difference: float, low: float, high: float) -> str:
+def _statement(found: Finding) -> str:
+    first, second = found.families
     figures = (
-        f"difference of depth centroids {difference:+.3f} [{low:+.3f}, {high:+.3f}], n = {counts[0]} and {counts[1]}"
+        f"difference of depth centroids {found.centroid_difference:+.3f} [{found.low:+.3f}, {found.high:+.3f}], half a "
+        f"layer is {found.least:.3f}, n = {found.n_items[0]} and {found.n_items[1]}"
     )
-    if low > 0:
-        return f"These two families differ: {names[0]} depends on deeper layers than {names[1]} ({figures})."
-    if high < 0:
-        return f"These two families differ: {names[0]} depends on shallower layers than {names[1]} ({figures})."
-    return f"These two families are not shown to differ in depth: {names[0]} and {names[1]} ({figures})."
+    if found.differ:
+        where = "deeper" if found.low > 0 else "shallower"
+        return f"These two families differ: {first} depends on {where} layers than {second} ({figures})."
+    if found.alike:
+        return f"These two families are alike in depth to within half a layer: {first} and {second} ({figures})."
+    return f"These two families are not shown to differ by half a layer in depth: {first} and {second} ({figures})."

@@ -13,6 +13,9 @@ from saereason.steering import Steps
 from . import language
 from .language import BASE, CHATTER, ID, ROW, Sum
 
+MOST = BASE * len(CHATTER) * 3 // 4
+"""Sums that are drawn at most: three quarters of the openings that come to a value."""
+
 
 def value_between(
     model: Model, value: int, *, n_discovery: int = 96, n_confirmation: int = 96, n_plain: int = 400, seed: int = 0
@@ -21,10 +24,15 @@ def value_between(
 
     Steering acts once, at the `=` of a sum that lacks its first digit, so that no value is there; the behaviour shows,
     and the task is done, where the sum then ends as if its first step had come to this one. For a model of
-    `sums_model`. Raises ValueError for a value that no sum comes to.
+    `sums_model`. Raises ValueError for a value that no sum comes to, and for more sums than open differently.
     """
     if not 0 <= value < BASE:
         raise ValueError(f"no first step comes to {value}; give a value from 0 to {BASE - 1}.")
+    if n_discovery + n_confirmation > MOST:
+        raise ValueError(
+            f"{n_discovery} sums for discovery and {n_confirmation} for confirmation are too many to open differently; "
+            f"give {MOST} at most in all."
+        )
     rng = np.random.default_rng(seed)
     on, others = _sums(n_discovery + n_confirmation, value, rng)
     first, second = slice(0, n_discovery), slice(n_discovery, None)
@@ -49,16 +57,21 @@ def value_between(
 
 
 def _sums(n: int, value: int, rng: np.random.Generator) -> tuple[list[Sum], list[Sum]]:
-    """Different sums that come to the value, and as many that do not and differ from them in one digit."""
-    on: dict[Sum, Sum] = {}
+    """Sums that come to the value, and as many that do not and differ from them in one digit; no two open alike."""
+    on: list[Sum] = []
+    others: list[Sum] = []
+    opened: set[str] = set()
     while len(on) < n:
         a, c = map(int, rng.integers(BASE, size=2))
         x, y = map(str, rng.choice(CHATTER, size=2))
         one, shift = Sum(a, (value - a) % BASE, c, (x, y)), int(rng.integers(1, BASE))
-        other = Sum((a + shift) % BASE, one.b, c, (x, y)) if len(on) % 2 else Sum(a, (one.b + shift) % BASE, c, (x, y))
-        if one not in on and other not in on.values():
-            on[one] = other
-    return list(on), list(on.values())
+        digits = ((a + shift) % BASE, one.b) if len(on) % 2 else (a, (one.b + shift) % BASE)
+        other = Sum(*digits, c, (x, y))
+        if opened.isdisjoint({one.opening, other.opening}):
+            opened |= {one.opening, other.opening}
+            on.append(one)
+            others.append(other)
+    return on, others
 
 
 def _halved(sums: Sequence[Sum], rng: np.random.Generator) -> list[str]:
