@@ -1,6 +1,6 @@
 """A layer's candidate features taken out or put in, beside as many others that fire as often."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,6 +68,7 @@ class WithFeatures(OneByOne):
         budget: Divergence,
         *,
         nats: float = NATS,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> "WithFeatures":
         """At each layer, of the size that moves the next token by so many nats over the budget's texts."""
         additions, kl = {}, {}
@@ -77,6 +78,7 @@ class WithFeatures(OneByOne):
             additions[layer], kl[layer] = at_kl(
                 budget, saes, lambda size, unit=unit: replace(unit, coefficient=size), nats
             )
+            progress(len(kl), len(features))
         return cls(group, additions, kl)
 
     @property

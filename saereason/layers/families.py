@@ -83,6 +83,7 @@ SOURCES = (
     Source("lre", "landmark_in_country"),
     Source("lre", "person_plays_instrument"),
     Source("known_1000"),
+    Source("pararel", "P176"),
     Source("mmlu", "high_school_geography"),
 )
 """Published families of both kinds."""

@@ -3,9 +3,10 @@
 from .lab import Lab, conclude, estimate, run_lab
 from .page import FINDING_HEADER, finding_rows, page, sentences
 from .parts import Parts, feature_operators
-from .subjects import Sizes, Subject, battery, subjects_of
+from .subjects import FEATURE_OPERATORS, Sizes, Subject, battery, subjects_of
 
 __all__ = [
+    "FEATURE_OPERATORS",
     "FINDING_HEADER",
     "Lab",
     "Parts",

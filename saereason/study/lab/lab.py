@@ -26,8 +26,8 @@ from saereason.runs import Run
 from saereason.saes import SAE
 
 from .pair import Alike, alike
-from .parts import Parts, Sizes, measure_parts, over_matched
-from .subjects import Subject, n_tokens, passes_of, seconds_a_token, seconds_a_word, seconds_of
+from .parts import Parts, measure_parts, over_matched
+from .subjects import Sizes, Subject, feature_passes, n_tokens, passes_of, seconds_a_token, seconds_a_word, seconds_of
 
 NO_PARTS = Parts()
 ALPHA = 0.05
@@ -93,10 +93,14 @@ def estimate(
     operators: Sequence[Operator],
     sizes: Sizes | None = None,
 ) -> float:
-    """About how many seconds the lab takes, by a clean pass over a batch and a short answer where any are written."""
+    """About how many seconds the lab takes, by a clean pass over a batch and a short answer where any are written.
+
+    With sizes, of all parts and of operators on features too, which need not be there yet.
+    """
     families = [subject.family for subject in subjects]
     a_token = seconds_a_token(model, families[0])
-    found = a_token * sum(map(n_tokens, families)) * passes_of(model, saes, operators)
+    passes = passes_of(model, saes, operators) + (0 if sizes is None else feature_passes(model, saes))
+    found = a_token * sum(map(n_tokens, families)) * passes
     if sizes is not None:
         found += seconds_of(model, subjects, sizes, a_token, seconds_a_word(model, families[0]))
     return found

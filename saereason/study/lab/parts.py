@@ -89,18 +89,22 @@ class Parts:
 
 
 def feature_operators(
-    model: Model, saes: Mapping[int, SAE], texts: Sequence[str], *, n: int = FEATURES, seed: int = 0
+    model: Model, saes: Mapping[int, SAE], texts: Sequence[str], bars: Steps, *, n: int = FEATURES, seed: int = 0
 ) -> list[Operator]:
     """The features of each layer that go most with CoT mode, taken out and put in at one KL, and as many that match."""
     if not saes:
         return []
-    problems = discovery_task(None, n=SEARCHED, seed=seed)
-    pairs = Examples.pair(model, problems.prompts(model, problems.cot), problems.prompts(model, problems.direct))
-    rows = [model.encode(text) for text in texts[:SEARCHED]]
-    groups = candidate_features(model, saes, pairs, rows, n, seed=seed)
+    with bars.step("features that go with CoT mode"):
+        problems = discovery_task(None, n=SEARCHED, seed=seed)
+        pairs = Examples.pair(model, problems.prompts(model, problems.cot), problems.prompts(model, problems.direct))
+        rows = [model.encode(text) for text in texts[:SEARCHED]]
+        groups = candidate_features(model, saes, pairs, rows, n, seed=seed)
     budget = Divergence.over(model, texts[-BUDGET_TEXTS:])
-    without = [WithoutFeatures(group, features) for group, features in groups.items()]
-    return [*without, *(WithFeatures.of(group, features, saes, budget) for group, features in groups.items())]
+    found: list[Operator] = [WithoutFeatures(group, features) for group, features in groups.items()]
+    for group, features in groups.items():
+        with bars.step(f"sizes of {group}") as show:
+            found.append(WithFeatures.of(group, features, saes, budget, progress=show))
+    return found
 
 
 def over_matched(curves: Sequence[Curve]) -> list[Curve]:
@@ -123,7 +127,8 @@ def measure_parts(model: Model, subjects: Sequence[Subject], sizes: Sizes, run: 
     with bars.step("probes") as show:
         read = _each(asked, lambda s: probed(model, s.family, answer_place(s.family), run=run), show, left_out)
     with bars.step("results step by step") as show:
-        steps = [step_map(model, asked[0].family, run=run, progress=show)] if _has_steps(asked[0]) else []
+        stepwise = [subject for subject in asked if _has_steps(subject)]
+        steps = _each(stepwise, lambda s: step_map(model, s.family, run=run), show, left_out)
     with bars.step("graded answers with each block skipped") as show:
         written = _each(asked, lambda s: _graded(model, s, sizes, run), show, left_out)
     with bars.step("fast and slow") as show:

@@ -32,6 +32,9 @@ MEAN_TEXTS = 32
 GRADIENT_PASSES = 4.0
 """Forward passes that a pass forward and back takes, about."""
 
+FEATURE_OPERATORS = 4
+"""Candidate and matched features, without and with."""
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -110,6 +113,11 @@ def passes_of(model: Model, saes: Mapping[int, SAE], operators: Sequence[Operato
         resumed = sum(1 - layer / model.n_layers for layer in operator.layers(model, saes))
         passes += GRADIENT_PASSES if isinstance(operator, SkipByGradient) else 1 + resumed
     return passes
+
+
+def feature_passes(model: Model, saes: Mapping[int, SAE]) -> float:
+    """Forward passes that the operators on features come to, before there are any."""
+    return FEATURE_OPERATORS * sum((2 - layer / model.n_layers for layer in saes), 0.0)
 
 
 def n_tokens(family: Family) -> int:
