@@ -50,7 +50,7 @@ class Work:
 
     new_tokens: int = 128
     batches: tuple[int, ...] = (1, 16)
-    rounds: int = 5
+    rounds: int = 7
     d_sae: int = 4608
     problems: int = 200
     features: int = 8
@@ -129,7 +129,7 @@ def evaluation(asked: argparse.Namespace, work: Work) -> dict[str, Any]:
             wrote["plain"] = by_hand(model, trial.prompts, work.new_tokens, 32)
         return graded(trial, model, wrote["plain"])
 
-    rates = interleaved({"ours": ours, "plain": theirs}, rounds=1 if work is QUICK else 2, warm=False)
+    rates = interleaved({"ours": ours, "plain": theirs}, rounds=1 if work is QUICK else 3, warm=False)
     different = sum(a != b for a, b in zip(wrote["ours"], wrote["plain"], strict=True))
     lengths = sorted(map(len, wrote["ours"]))
     print(f"evaluation: { ({name: [round(x, 2) for x in each] for name, each in rates.items()}) } items/s")

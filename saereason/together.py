@@ -13,7 +13,7 @@ from .model import Batch, Model, pad
 from .prefixes import Prefixes
 from .writing import Row, Scores
 
-ROOM = 0.5
+ROOM = 0.25
 """Share of a batch that must be free before waiting rows join it; they are opened in a pass of their own."""
 
 
