@@ -27,8 +27,10 @@ TORCH_FLAGS := $(CPU)
 endif
 
 STUDY := challenge cot-mode --layers 14,24 --top 1
+DATA ?= ../shared/data
+LAYERS := layers --operators all --families all --data $(DATA) --saes smollm2-135m --n 24
 
-.PHONY: env demo study test test-all check docs notebooks bench clean help
+.PHONY: env demo study layers test test-all check docs notebooks bench clean help
 .DEFAULT_GOAL := help
 
 env: $(READY)  ## build .venv with all extras and the demo's weights
@@ -55,6 +57,10 @@ demo: $(READY)  ## run the demonstration into runs/demo
 study: $(READY)  ## what the ladder says of the small model and of its taught sibling, into runs/study
 	$(BIN)/saereason $(STUDY) --n 30 --tokens 48 --out runs/study/base
 	$(BIN)/saereason $(STUDY) --n 60 --tokens 64 --adapter taught --out runs/study/taught
+
+layers: $(READY)  ## the layer lab on both, over published benchmarks under DATA, into runs/lab: hours, and resumable
+	$(BIN)/saereason $(LAYERS) --out runs/lab/base
+	$(BIN)/saereason $(LAYERS) --adapter taught --out runs/lab/taught
 
 test: $(READY)  ## the tests, but for the slow ones
 	$(OFFLINE) $(BIN)/python -m pytest -m "not slow"

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parent.parent / "saereason"
 
 ORDER = [
     {"stats", "features", "model", "loading", "hooks", "receipts", "runs"},
-    {"prefixes", "writing", "generate", "examples", "saes", "tasks", "executors"},
+    {"prefixes", "writing", "together", "generate", "examples", "saes", "tasks", "executors"},
     {"metrics"},
     {"quality", "preflight", "publish", "training", "search", "steering"},
     {"effects"},

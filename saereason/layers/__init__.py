@@ -8,7 +8,7 @@ from .finding import Finding, compare_depth, share_difference, shares
 from .graded import GradedCurve, graded
 from .kinds import KindFinding, compare_kinds
 from .lens import AnswerDepths, answer_depths
-from .localise import Curve, Family, localise
+from .localise import Curve, Family, UnsuitedError, localise
 from .matching import Match, adjusted, matched, take
 from .operators import MeanOfBlock, Operator, SkipBlock, SkipByGradient, SkipPart, SpliceSAE
 from .patching import Patching, patching
@@ -40,6 +40,7 @@ __all__ = [
     "Source",
     "SpliceSAE",
     "StepMap",
+    "UnsuitedError",
     "WithFeatures",
     "WithoutFeatures",
     "adjusted",

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from saereason.metrics import Scored
 
-from .localise import Family
+from .localise import Family, UnsuitedError
 from .steps import results_of
 
 POSITIONS = ("question", "numbers or subject", "last prompt token", "steps", "answer")
@@ -45,8 +45,7 @@ def contrasts(family: Family, n: int = 60, *, seed: int = 0) -> tuple[Contrast, 
 
     Partners have as many tokens and differ in at most a quarter of those of the prompt: the same question about other
     numbers or another subject. The answers part at the first token that is not the same of the last result (scored
-    tokens in a row) that is not. Raises ValueError where
-    fewer than two items have a partner.
+    tokens in a row) that is not. Raises UnsuitedError where fewer than two items have a partner.
     """
     items = family.metric.items
     found = []
@@ -57,7 +56,7 @@ def contrasts(family: Family, n: int = 60, *, seed: int = 0) -> tuple[Contrast, 
         if len(found) == n:
             break
     if len(found) < 2:
-        raise ValueError(
+        raise UnsuitedError(
             f"{len(found)} of {len(items)} items of {family.name} have a partner of as many tokens that differs in at "
             f"most {MOST_DIFFERENT:.0%} of its prompt; there is nothing to patch between."
         )

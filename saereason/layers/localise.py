@@ -27,6 +27,10 @@ class Family:
     metric: LogProb
 
 
+class UnsuitedError(ValueError):
+    """A family has not what a measurement needs; others may."""
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """What one operator costs one family, layer by layer and item by item."""

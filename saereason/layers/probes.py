@@ -11,7 +11,7 @@ from saereason.model import Model
 from saereason.runs import Run
 from saereason.tasks.task import Kind
 
-from .localise import Family
+from .localise import Family, UnsuitedError
 from .states import last_states
 
 FOLDS = 5
@@ -70,14 +70,14 @@ def probed(
 ) -> Probed:
     """Ridge classifiers of the residual stream after every block, with folds by prompt; kept in the run, one work unit.
 
-    Items with a label that fewer than five prompts have are left out. Raises ValueError where fewer than two labels
+    Items with a label that fewer than five prompts have are left out. Raises UnsuitedError where fewer than two labels
     are left.
     """
     values, counts = np.unique(np.array(place.labels), return_counts=True)
     frequent = set(values[counts >= FOLDS].tolist())
     kept = [n for n, label in enumerate(place.labels) if label in frequent]
     if len(frequent) < 2:
-        raise ValueError(
+        raise UnsuitedError(
             f"{len(frequent)} labels of {family.name} ({place.what}) have {FOLDS} prompts; a probe needs two labels."
         )
     texts, labels = [place.texts[n] for n in kept], [place.labels[n] for n in kept]

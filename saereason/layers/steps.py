@@ -10,7 +10,7 @@ from saereason.metrics import LogProb, Scored
 from saereason.model import Model
 from saereason.runs import Run
 
-from .localise import Curve, Family, localise
+from .localise import Curve, Family, UnsuitedError, localise
 from .operators import Operator, SkipBlock
 from .probes import Place, Probed, probed
 
@@ -58,7 +58,7 @@ def step_family(family: Family, step: int) -> Family:
             scored = tuple(place in results[step] for place in range(end))
             items.append(Scored(item.prompt, item.continuation[:end], scored))
     if len(items) < 2:
-        raise ValueError(f"{len(items)} items of {family.name} have a result {step + 1}; there is nothing to compare.")
+        raise UnsuitedError(f"{len(items)} items of {family.name} have a result {step + 1}; nothing can be compared.")
     return Family(f"{family.name}, result {step + 1}", family.kind, LogProb(tuple(items), family.metric.batch_size))
 
 
@@ -87,19 +87,19 @@ def step_map(
     """Each result's loss with a layer changed, and probes of its first digit at the end of the prompt and before every
     result.
 
-    Before a later result an earlier one has been written, and what is read there may be a copy. Raises ValueError for a
-    family whose items have fewer than two results.
+    Before a later result an earlier one has been written, and what is read there may be a copy. Raises UnsuitedError
+    for a family whose items have fewer than two results.
     """
     counts = [len(results_of(item)) for item in family.metric.items]
     n = max(counts) if n_steps is None else n_steps
     if n < 2:
-        raise ValueError(f"the items of {family.name} have {max(counts)} result; a map needs items with two or more.")
+        raise UnsuitedError(f"the items of {family.name} have {max(counts)} result; a map needs items with two.")
     lost, read, names, left_out = [], [], [], []
     for step in range(n):
         progress(step * (n + 2), n * (n + 2))
         try:
             part = step_family(family, step)
-        except ValueError as error:
+        except UnsuitedError as error:
             left_out.append(str(error))
             continue
         lost += localise(model, None, [part], [operator], run=run)
@@ -108,7 +108,7 @@ def step_map(
             try:
                 read.append(probed(model, part, places_of(family, step, place), run=run))
                 names.append((step, place))
-            except ValueError as error:
+            except UnsuitedError as error:
                 left_out.append(str(error))
     progress(n * (n + 2), n * (n + 2))
     return StepMap(family.name, model.n_layers, tuple(lost), tuple(read), tuple(names), tuple(left_out))

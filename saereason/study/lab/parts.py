@@ -20,6 +20,7 @@ from saereason.layers import (
     Similarity,
     SkipBlock,
     StepMap,
+    UnsuitedError,
     WithFeatures,
     WithoutFeatures,
     answer_log_probs,
@@ -48,6 +49,9 @@ from .subjects import Sizes, Subject
 
 FEATURES, SEARCHED, BUDGET_TEXTS = 5, 64, 24
 """Candidate features a layer, problems that they are searched on, and texts that their KL is measured over."""
+
+MAPPED = 3
+"""Results of an item that are mapped."""
 
 WORDINGS = {
     "fast": ("Answer with only a number.", "Give just the number, nothing else."),
@@ -128,7 +132,7 @@ def measure_parts(model: Model, subjects: Sequence[Subject], sizes: Sizes, run: 
         read = _each(asked, lambda s: probed(model, s.family, answer_place(s.family), run=run), show, left_out)
     with bars.step("results step by step") as show:
         stepwise = [subject for subject in asked if _has_steps(subject)]
-        steps = _each(stepwise, lambda s: step_map(model, s.family, run=run), show, left_out)
+        steps = _each(stepwise, lambda s: step_map(model, s.family, n_steps=MAPPED, run=run), show, left_out)
     with bars.step("graded answers with each block skipped") as show:
         written = _each(asked, lambda s: _graded(model, s, sizes, run), show, left_out)
     with bars.step("fast and slow") as show:
@@ -149,7 +153,7 @@ def _each(subjects: Sequence[Subject], do: Callable[[Subject], T], show: Progres
     for n, subject in enumerate(subjects, 1):
         try:
             found.append(do(subject))
-        except ValueError as error:
+        except UnsuitedError as error:
             left_out.append(str(error))
         show(n, len(subjects))
     return found
@@ -180,6 +184,8 @@ def _thought(model: Model, subject: Subject, sizes: Sizes, run: Run) -> Thought:
     parsed = any(all(outcome in PARSED for outcome in pair) for pair in zip(*outcomes, strict=True))
     fast = answer_log_probs(model, task, ways[0][0])
     gain = answer_log_probs(model, task, ways[1][0], list(tables[1]["text"])) - fast
+    if not np.isfinite(gain).any():
+        raise UnsuitedError(f"no item of {subject.name} fits the context together with the model's own thought.")
     return Thought(
         fast_slow(subject.name, *outcomes),
         fast_slow(subject.name, *outcomes, parsed_only=True) if parsed else None,
