@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad as padded
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from . import hooks
 from .model import Batch, Model, pad
@@ -26,9 +26,13 @@ class Together:
     cache: Any = None
 
     @property
-    def joins(self) -> bool:
-        """False where a layer keeps more than keys and values, or a window of them."""
-        return self.cache is None or all(type(layer) is DynamicLayer for layer in self.cache.layers)
+    def plain(self) -> bool:
+        """True where the cache holds the keys and values of all tokens, and nothing else."""
+        if self.cache is None:
+            return True
+        if type(self.cache) is not DynamicCache:
+            return False
+        return all(type(layer) is DynamicLayer and layer.is_initialized for layer in self.cache.layers)
 
 
 def passes(
@@ -36,13 +40,15 @@ def passes(
 ) -> Iterator[tuple[Scores, list[Row]]]:
     """Pass by pass, what may come next after each of some rows, and these rows; at most so many passes for each row.
 
-    Whoever takes them appends a token to each row, or finishes it. With `prefixes`, and where caches of different
-    lengths cannot be joined, all rows of a batch end before the next one begins.
+    Whoever takes them appends a token to each row, or finishes it. With `prefixes`, where caches of different lengths
+    cannot be joined, and where a row's states depend on the longest of its batch, all rows of a batch end before the
+    next one begins.
     """
     waiting, going = list(rows), None
+    joins = prefixes is None and len(waiting) > batch_size and not _depends_on_the_longest(model)
     while waiting or going is not None:
         room = batch_size if going is None else batch_size - len(going.rows)
-        if going is None or (waiting and prefixes is None and room >= ROOM * batch_size and going.joins):
+        if going is None or (waiting and joins and room >= ROOM * batch_size and going.plain):
             now, waiting, aside = _opened(model, waiting[:room]), waiting[room:], going
         else:
             now, aside = going, None
@@ -53,40 +59,57 @@ def passes(
                 cache = prefixes.of(model, now.batch)
             out = hooks.run(model, now.batch, cache, use_cache=use_cache, logits_to_keep=1)
         yield out.logits[:, -1], now.rows
-        going = _joined(aside, _gone_on(now, out.past_key_values if use_cache else None, most), model.pad_token)
+        left = _gone_on(now, out.past_key_values if use_cache else None, most, model.pad_token)
+        going = _joined(aside, left, model.pad_token)
 
 
 def _opened(model: Model, rows: list[Row]) -> Together:
     return Together(rows, pad([r.prompt + r.opening for r in rows], pad_token=model.pad_token, device=model.device))
 
 
-def _gone_on(now: Together, cache: Any, most: int) -> Together | None:
+def _depends_on_the_longest(model: Model) -> bool:
+    """True for rotary embeddings that are scaled by the largest position in the batch."""
+    return any(getattr(module, "rope_type", None) in ("dynamic", "longrope") for module in model.hf.modules())
+
+
+def _gone_on(now: Together, cache: Any, most: int, pad_token: int) -> Together | None:
     """The rows that go on, with what they wrote last."""
     kept = [n for n, row in enumerate(now.rows) if not row.finished and len(row.wrote) < most]
     if not kept:
         return None
-    rows, tokens, mask = [now.rows[n] for n in kept], now.batch.tokens, now.batch.mask
+    left = Together([now.rows[n] for n in kept], now.batch, cache)
     if len(kept) < len(now.rows):
-        these = torch.tensor(kept, device=tokens.device)
-        tokens, mask = tokens[these], mask[these]
+        these = torch.tensor(kept, device=now.batch.tokens.device)
+        left = Together(left.rows, Batch(now.batch.tokens[these], now.batch.mask[these]), cache)
         if cache is not None:
             cache.batch_select_indices(these)
-    new = torch.tensor([row.wrote[-1:] for row in rows], device=tokens.device)
-    return Together(rows, Batch(torch.cat([tokens, new], 1), torch.cat([mask, torch.ones_like(new).bool()], 1)), cache)
+        left = _as_wide(left, _longest(left), pad_token) if left.plain else left
+    new = torch.tensor([row.wrote[-1:] for row in left.rows], device=left.batch.tokens.device)
+    tokens, mask = torch.cat([left.batch.tokens, new], 1), torch.cat([left.batch.mask, torch.ones_like(new).bool()], 1)
+    return Together(left.rows, Batch(tokens, mask), cache)
+
+
+def _longest(these: Together) -> int:
+    return int(these.batch.mask.sum(-1).max())
+
+
+def _as_wide(these: Together, width: int, pad_token: int) -> Together:
+    """The same rows with padding put before them, or taken away, until they are so wide; the cache in place."""
+    more = width - these.batch.mask.shape[1]
+    for layer in these.cache.layers if more and these.cache is not None else ():
+        layer.keys, layer.values = padded(layer.keys, (0, 0, more, 0)), padded(layer.values, (0, 0, more, 0))
+    tokens = padded(these.batch.tokens, (more, 0), value=pad_token)
+    return Together(these.rows, Batch(tokens, padded(these.batch.mask, (more, 0), value=False)), these.cache)
 
 
 def _joined(first: Together | None, second: Together | None, pad_token: int) -> Together | None:
     """Both as one, as wide as the longest row."""
     if first is None or second is None:
         return first or second
-    both = first, second
-    width = max(int(each.batch.mask.sum(-1).max()) for each in both)
-    extra = [width - each.batch.mask.shape[1] for each in both]
-    tokens = [padded(each.batch.tokens, (more, 0), value=pad_token) for each, more in zip(both, extra, strict=True)]
-    mask = [padded(each.batch.mask, (more, 0), value=False) for each, more in zip(both, extra, strict=True)]
+    width = max(_longest(first), _longest(second))
+    first, second = _as_wide(first, width, pad_token), _as_wide(second, width, pad_token)
     if first.cache is not None:
         for a, b in zip(first.cache.layers, second.cache.layers, strict=True):
-            for name in ("keys", "values"):
-                parts = [padded(getattr(x, name), (0, 0, more, 0)) for x, more in zip((a, b), extra, strict=True)]
-                setattr(a, name, torch.cat(parts))
-    return Together([*first.rows, *second.rows], Batch(torch.cat(tokens), torch.cat(mask)), first.cache)
+            a.keys, a.values = torch.cat([a.keys, b.keys]), torch.cat([a.values, b.values])
+    tokens, mask = (torch.cat([getattr(each.batch, name) for each in (first, second)]) for name in ("tokens", "mask"))
+    return Together([*first.rows, *second.rows], Batch(tokens, mask), first.cache)

@@ -103,15 +103,19 @@ def test_a_row_ends_after_its_first_stop_string(model, prompts, batch_size):
 MANY = [f"{'word ' * (n % 4)}{n} is the number" for n in range(11)]
 
 
-@pytest.fixture
-def of_different_lengths(monkeypatch):
-    """Answer number n ends after 1 + 5n % 12 tokens at the latest."""
+def ending_after(monkeypatch, length):
+    """Answer number n ends after `length(n)` tokens at the latest."""
 
     def take(self, row, token, whole=Ending.take):
         whole(self, row, token)
-        row.finished |= len(row.wrote) > 5 * row.n % 12
+        row.finished |= len(row.wrote) >= length(row.n)
 
     monkeypatch.setattr(Ending, "take", take)
+
+
+@pytest.fixture
+def of_different_lengths(monkeypatch):
+    ending_after(monkeypatch, lambda n: 1 + 5 * n % 12)
 
 
 @pytest.mark.usefixtures("of_different_lengths")
@@ -139,6 +143,56 @@ def test_waiting_rows_take_the_places_of_those_that_ended(any_model, monkeypatch
     opened = sorted(first, key=first.get)
     joined = any(first[late] < len(said) - last[early] for early in opened[:4] for late in opened[4:])
     assert joined == (any_model.hf.config.model_type != "gemma3_text" or "use_cache" in options)
+
+
+def test_a_batch_is_no_wider_than_its_longest_row(model, monkeypatch):
+    ending_after(monkeypatch, lambda n: [40, *[38] * 7, *[40] * 8][n])
+    widths, run = [], hooks.run
+    monkeypatch.setattr(
+        hooks, "run", lambda m, rows, *a, **k: widths.append(rows.tokens.shape[1]) or run(m, rows, *a, **k)
+    )
+    wrote = generate(with_settings(model, eos_token_id=model.d_vocab), ["ab"] * 16, max_new_tokens=40, batch_size=8)
+    assert set(map(len, wrote.tokens)) == {38, 40} and max(widths) == 2 + 39
+
+
+def odd_model(kind):
+    """Models whose caches or positions do not let rows of different lengths be put together."""
+    import transformers
+
+    few = {"vocab_size": 104, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3}
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, **few}
+    if kind == "cross attention":
+        config = transformers.GPT2Config(
+            n_embd=32, n_layer=2, n_head=4, n_positions=128, add_cross_attention=True, **few
+        )
+    elif kind == "a layer without keys":
+        text = {**small, "num_hidden_layers": 4, "cross_attention_layers": [1, 3], "max_position_embeddings": 128}
+        config = transformers.models.mllama.configuration_mllama.MllamaTextConfig(**text, rope_parameters=ROPE)
+        return replace(tiny_model(), hf=_random(transformers.MllamaForCausalLM, config))
+    else:
+        rope = {"rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+        lengths = {"original_max_position_embeddings": 32, "max_position_embeddings": 128}
+        config = transformers.Phi3Config(**small, num_hidden_layers=2, **lengths, rope_parameters=rope)
+    return replace(tiny_model(), hf=_random(transformers.AutoModelForCausalLM.from_config, config))
+
+
+ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
+
+
+def _random(made, config):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return made(config).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("kind", ["cross attention", "a layer without keys", "long positions"])
+def test_a_batch_ends_before_the_next_where_rows_cannot_join(kind, monkeypatch):
+    """For long positions: the third row, which never gets far, is what it is without the first, which does."""
+    model, lengths = odd_model(kind), [60, 38, 12]
+    ending_after(monkeypatch, lambda n: lengths[n])
+    wrote = generate(model, ["a", "b", "c"], max_new_tokens=60, batch_size=2)
+    ending_after(monkeypatch, lambda n: 12)
+    assert generate(model, ["c"], max_new_tokens=60).tokens[0] == wrote.tokens[2]
 
 
 def test_a_special_token_stops_though_no_text_shows_it(model):
