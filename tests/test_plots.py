@@ -175,7 +175,7 @@ def test_share_difference_holds_values_and_intervals():
 
 def test_layers_left_out_are_open_points():
     first, second = curve(), curve("facts", "knowledge", seed=4)
-    finding = Finding("Said.", ("word problems", "facts"), (40, 40), (0.5, 0.5), 0.0, -0.1, 0.1, (0, 3))
+    finding = Finding("Said.", ("word problems", "facts"), (40, 40), (0.5, 0.5), 0.0, -0.1, 0.1, 0.05, (0, 3))
     figure = plot_share_difference(first, second, finding)
     symbols = figure.data[0].marker.symbol
     assert [n for n, symbol in enumerate(symbols) if symbol == "circle-open"] == [0, 3]
