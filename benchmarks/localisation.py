@@ -1,6 +1,6 @@
 """Does the layer lab find where facts and a rule are kept, where that is known?
 
-    python -m benchmarks.localisation [--quick] [--model folder]
+    python -m benchmarks.localisation [--quick] [--model folder] [--only orders,apart,tied,null]
 
 In small transformers whose blocks are all at work one block has learnt facts and another a rule (`_planted.py`), at
 random depths, in both orders. `found` is the number of twenty in which skipping blocks names both, as those of the
@@ -32,6 +32,7 @@ from saereason.tasks import confirmation_task
 from ._planted import N_LAYERS, Planted, base, planted
 
 FAMILIES = ("rule", "facts", "chatter")
+PARTS = ("orders", "apart", "tied", "null")
 N_ITEMS = 100
 """Items of a family in a resample."""
 
@@ -125,16 +126,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two models of each kind, and few items")
     parser.add_argument("--model", default="smollm2-135m")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between")
     asked = parser.parse_args()
-    started = perf_counter()
+    started, figures = perf_counter(), {}
     sizes = (2, 2, 20, 400, 16, 40) if asked.quick else (20, 10, 500, 20_000, 200, 1000)
     n_orders, n_models, n_resamples, n_fresh, n_items, n_splits = sizes
-    figures = orders(n_orders)
-    apart = np.mean(resamples(n_models, n_resamples, n_fresh, tied=False), axis=0)
-    tied = np.mean(resamples(n_models, 2 * n_resamples, n_fresh, tied=True), axis=0)
-    names = ("tie_coverage", "tie_claimed", "tie_beyond_zero")
-    figures |= {"coverage": float(apart[0]), **dict(zip(names, map(float, tied), strict=True))}
-    figures |= null(asked.model, n_items, n_splits)
+    parts = asked.only.split(",")
+    if "orders" in parts:
+        figures |= orders(n_orders)
+    if "apart" in parts:
+        held, *_ = np.mean(resamples(n_models, n_resamples, n_fresh, tied=False), axis=0)
+        figures["coverage"] = float(held)
+    if "tied" in parts:
+        tied = np.mean(resamples(n_models, 2 * n_resamples, n_fresh, tied=True), axis=0)
+        figures |= dict(zip(("tie_coverage", "tie_claimed", "tie_beyond_zero"), map(float, tied), strict=True))
+    if "null" in parts:
+        figures |= null(asked.model, n_items, n_splits)
     print(json.dumps({**figures, "seconds": perf_counter() - started}))
 
 
