@@ -131,6 +131,20 @@ def test_the_block_on_disk_holds_every_prompts_activations_in_the_tables_order(t
     assert table["layer"].tolist() == [1] * 96 + [3] * 96
 
 
+def test_columns_are_read_from_the_file_as_they_are_mapped(model, tmp_path, topk_saes, examples):
+    search(model, {1: topk_saes[1]}, examples, block=tmp_path / "b")
+    block = Block.open(tmp_path / "b")
+    assert block.shape == block.values.shape == (2 * len(ON), 96)
+    for columns in (slice(0, 5), slice(90, 200), slice(None), slice(7, 7)):
+        np.testing.assert_array_equal(block.read(columns), block.values[:, columns])
+    np.testing.assert_array_equal(block[1:3, 4:9], block.values[1:3, 4:9])
+    np.testing.assert_array_equal(np.concatenate([part for _, part in block.chunks(10)], 1), block.values)
+    whole = (tmp_path / "b" / "values.npy").read_bytes()
+    (tmp_path / "b" / "values.npy").write_bytes(whole[:-8])
+    with pytest.raises(ValueError, match="ends early; search again"):
+        block.read(slice(90, 96))
+
+
 def test_a_search_that_fails_leaves_no_block(tmp_path, model, topk_saes, examples):
     def stop(done, total):
         assert (done, total) == (4, 2 * len(ON))

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from saereason.runs import write_folder
 from saereason.stats import max_t, max_t_groups
+from saereason.stats.families import Columns
 
 VALUES, ROWS, FEATURES = "values.npy", "rows.npy", "features.npy"
 
@@ -24,8 +25,32 @@ class Block:
 
     @property
     def values(self) -> Float[np.ndarray, "observation feature"]:
-        """Mapped anew each time: what has been read of a map counts as resident memory for as long as the map lives."""
+        """Mapped anew each time, for a few places: what was read of a map, and what lies around it, is resident memory
+        for as long as the map lives. Whole columns are `read`.
+        """
         return np.load(self.folder / VALUES, mmap_mode="r")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), len(self.features)
+
+    def read(self, columns: slice) -> Float[np.ndarray, "observation part"]:
+        """The activations of neighbouring features, row by row from the file and into memory of their size alone."""
+        n, width = self.shape
+        start, stop, _ = columns.indices(width)
+        found = np.empty((n, max(0, stop - start)), dtype="<f4")
+        with (self.folder / VALUES).open("rb", buffering=0) as file:
+            np.lib.format.read_magic(file)
+            np.lib.format.read_array_header_1_0(file)
+            first = file.tell()
+            for row in range(n if found.size else 0):
+                file.seek(first + found.itemsize * (row * width + start))
+                if file.readinto(found[row].data) != found[row].nbytes:
+                    raise ValueError(f"the block at {self.folder} ends early; search again.")
+        return found
+
+    def __getitem__(self, place: tuple[slice, slice]) -> Float[np.ndarray, "observation part"]:
+        return self.read(place[1])[place[0]]
 
     @cached_property
     def rows(self) -> Int[np.ndarray, "observation 2"]:
@@ -52,16 +77,16 @@ class Block:
 
     def chunks(self, width: int = 1024) -> Iterator[tuple[slice, Float[np.ndarray, "observation part"]]]:
         """Features a few at a time, in memory."""
-        for start in range(0, self.values.shape[1], width):
+        for start in range(0, self.shape[1], width):
             columns = slice(start, start + width)
-            yield columns, np.ascontiguousarray(self.values[:, columns])
+            yield columns, self.read(columns)
 
     @property
     def differences(self) -> "Differences":
         """Activation on less off, `[pair, feature]`, read as it is used. Raises ValueError without pairs."""
         if not self.paired:
             raise ValueError(f"the observations in {self.folder} are not pairs, so they have no differences.")
-        return Differences(self.values)
+        return Differences(self)
 
     def max_t(
         self, columns: Int[np.ndarray, "chosen"] | None = None, *, n_permutations: int = 1000, seed: int = 0
@@ -71,7 +96,7 @@ class Block:
         Raises ValueError where a group has both labels but not every group has.
         """
         options = {"n_permutations": n_permutations, "seed": seed}
-        values = self.values if columns is None else np.ascontiguousarray(self.values[:, columns])
+        values = self if columns is None else np.ascontiguousarray(self.values[:, columns])
         if self.paired:
             return max_t(Differences(values), **options)
         groups = self.rows[:, 0]
@@ -92,11 +117,11 @@ class Block:
 class Differences:
     """On less off of the pairs in a block, as an array that is read in columns."""
 
-    values: np.ndarray
+    values: Columns
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.values) // 2, self.values.shape[1]
+        return self.values.shape[0] // 2, self.values.shape[1]
 
     def __getitem__(self, place: tuple[slice, slice]) -> np.ndarray:
         part = self.values[:, place[1]]

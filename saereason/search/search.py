@@ -127,7 +127,8 @@ def add_max_t(table: FeatureTable, block: Path, *, n_permutations: int = 1000, s
 def _agrees(table: FeatureTable, block: Block) -> bool:
     """True if the features that differ most in the table differ as much in the block."""
     some = np.argsort(-np.abs(table["difference"]))[:COMPARED]
-    on, off = (block.values[which][:, some].mean(axis=0, dtype=np.float64) for which in (block.label, ~block.label))
+    values = np.ascontiguousarray(block.values[:, some])
+    on, off = (values[which].mean(axis=0, dtype=np.float64) for which in (block.label, ~block.label))
     return np.allclose(on - off, table["difference"][some], rtol=1e-3, atol=1e-6)
 
 
