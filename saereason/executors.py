@@ -110,6 +110,8 @@ def describe(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         raw = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
         return f"{value.dtype} {tuple(value.shape)} {hashlib.sha256(raw.numpy().tobytes()).hexdigest()[:24]}"
+    if isinstance(value, Model):
+        return f"model {value.hash} {value.dtype}"
     if is_dataclass(value) and not isinstance(value, type):
         return {
             "": _kind(type(value)),

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import saereason as sr
-from saereason.layers import Curve, adjusted, answer_log_probs, compare_depth, fast_slow, matched, take
+from saereason.effects import answer_log_probs
+from saereason.layers import Curve, adjusted, compare_depth, fast_slow, matched, take
 from saereason.layers.lens import unembedded
 from saereason.layers.matching import COVARIATES, covariates
 from saereason.layers.similarity import similarities

@@ -29,6 +29,7 @@ SMALLER = {
         "n_confirmation=60": "n_confirmation=4",
         "top(2,": "top(1,",
     },
+    "mechanisms": {"k=5": "k=2", "problems(16,": "problems(8,"},
     "steering": {"problems(8,": "problems(2,"},
     "training": {"default_rows(model))": "default_rows(model, n_problems=40)[:60])"},
 }

@@ -4,10 +4,12 @@ from .answers import accuracy, answers, right, share_of
 from .harness import harness_model
 from .measure import Effect, measure
 from .sweep import Sweep, doses, sweep, sweep_units
+from .thoughts import Gain, answer_log_probs, information_gain
 from .trial import Grades, Judge, Opens, Shows, Trial
 
 __all__ = [
     "Effect",
+    "Gain",
     "Grades",
     "Judge",
     "Opens",
@@ -15,9 +17,11 @@ __all__ = [
     "Sweep",
     "Trial",
     "accuracy",
+    "answer_log_probs",
     "answers",
     "doses",
     "harness_model",
+    "information_gain",
     "measure",
     "right",
     "share_of",

@@ -3,7 +3,7 @@
 from .candidates import CANDIDATES, MATCHED, WithFeatures, WithoutFeatures, beyond, candidate_features
 from .contrasts import Contrast, contrasts
 from .families import SOURCES, Source, family_of, generated_tasks, plain_family, published_tasks
-from .fast_slow import FastSlow, answer_log_probs, fast_slow
+from .fast_slow import FastSlow, fast_slow
 from .finding import Finding, compare_depth, share_difference, shares
 from .graded import GradedCurve, graded
 from .kinds import KindFinding, compare_kinds
@@ -45,7 +45,6 @@ __all__ = [
     "WithoutFeatures",
     "adjusted",
     "answer_depths",
-    "answer_log_probs",
     "answer_place",
     "beyond",
     "candidate_features",

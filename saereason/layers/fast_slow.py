@@ -4,17 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
-from saereason.metrics import LogProb, Scored
-from saereason.model import Model
 from saereason.stats import Estimate, paired_difference, wilson
-from saereason.tasks import Outcome, Task
+from saereason.tasks import Outcome
 
 PARSED = (Outcome.RIGHT, Outcome.WRONG)
-
-CLOSING = "\nThe answer is"
-"""What stands between a text and the answer that is scored."""
 
 
 @dataclass(frozen=True)
@@ -76,30 +70,4 @@ def fast_slow(
     )
     if round(found.delta.value * n) != gained - lost:
         raise AssertionError(f"δ = δ_c − δ_o does not hold for {domain}: {found}")
-    return found
-
-
-def answer_log_probs(
-    model: Model, task: Task, instruction: str | None, thoughts: Sequence[str] | None = None
-) -> Float[np.ndarray, "item"]:
-    """Mean log-probability (nats) per token of each answer, after "The answer is", at once or after a thought.
-
-    A thought that states the answer makes it likely by being copied. NaN where all does not fit the context. Raises
-    ValueError for another number of thoughts than items.
-    """
-    said = [""] * len(task) if thoughts is None else list(thoughts)
-    if len(said) != len(task):
-        raise ValueError(f"there are {len(said)} thoughts for {len(task)} items; give one each.")
-
-    def tokens(text: str) -> tuple[int, ...]:
-        return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    items, found = [], np.full(len(task), np.nan)
-    for item, prompt, thought in zip(task.items, task.prompts(model, instruction), said, strict=True):
-        answer = tokens(f" {item.answer}")
-        given = (*model.encode(prompt), *tokens(f"{thought}{CLOSING}" if thought else CLOSING.strip()))
-        items.append(Scored(given, answer, (True,) * len(answer)))
-    fits = [n for n, item in enumerate(items) if len(item.prompt) + len(item.continuation) <= model.n_ctx]
-    if fits:
-        found[fits] = LogProb(tuple(items[n] for n in fits))(model).numpy()
     return found

@@ -1,0 +1,59 @@
+"""Ways to make a model reason, each a small value that can be used alone, and what each changes inside."""
+
+from .adapted import Adapted
+from .asking import Asked, ChainOfThought, Direct, ForcedPrefix, ThinkLonger, chain_of_draft
+from .backward import BackwardCheck
+from .comparison import Comparison, compare
+from .decoding import CoTDecoding
+from .fingerprints import Overlap, States, along, overlap, states, states_at
+from .forms import Changed, Demonstrated, Following, changed_chains, demonstrated, follow
+from .mechanism import Mechanism, Written, answer_rows, elicit
+from .sampling import right_of
+from .steering import Steered, compression, compression_vector
+from .tools import TOOLS, AsManyTokens, CognitiveTools, Tool
+from .undone import Without
+from .vectors import VectorRecipe, train_vectors, with_vectors
+from .weights import weight_change
+
+__all__ = [
+    "TOOLS",
+    "Adapted",
+    "AsManyTokens",
+    "Asked",
+    "BackwardCheck",
+    "ChainOfThought",
+    "Changed",
+    "CoTDecoding",
+    "CognitiveTools",
+    "Comparison",
+    "Demonstrated",
+    "Direct",
+    "Following",
+    "ForcedPrefix",
+    "Mechanism",
+    "Overlap",
+    "States",
+    "Steered",
+    "ThinkLonger",
+    "Tool",
+    "VectorRecipe",
+    "Without",
+    "Written",
+    "along",
+    "answer_rows",
+    "chain_of_draft",
+    "changed_chains",
+    "compare",
+    "compression",
+    "compression_vector",
+    "demonstrated",
+    "elicit",
+    "follow",
+    "overlap",
+    "right_of",
+    "states",
+    "states_at",
+    "train_vectors",
+    "weight_change",
+    "with_vectors",
+]

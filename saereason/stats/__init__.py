@@ -5,6 +5,7 @@ The unit is the item (a prompt, a question), never a token. Random draws come fr
 
 from .estimate import Estimate
 from .families import benjamini_hochberg, benjamini_yekutieli, max_t, max_t_groups, studentised
+from .pass_at_k import pass_at_k
 from .proportions import mcnemar, paired_difference, wilson
 from .ranks import above, auroc_interval, auroc_lead
 from .resampling import bootstrap, bootstrap_bands, mean_interval
@@ -30,6 +31,7 @@ __all__ = [
     "mcnemar",
     "mean_interval",
     "paired_difference",
+    "pass_at_k",
     "studentised",
     "wilson",
 ]

@@ -7,12 +7,14 @@ from .prompts import COT, DIRECT, ask
 from .published import GradedText, TextPair, load_benchmark, load_pairs
 from .splits import confirmation_task, discovery_task, split_task
 from .task import Item, Task, load_task, word_problems
-from .templates import HELD_OUT, TAUGHT, Template
+from .templates import HELD_OUT, LONGER, OTHER_OPERATIONS, TAUGHT, Template
 
 __all__ = [
     "COT",
     "DIRECT",
     "HELD_OUT",
+    "LONGER",
+    "OTHER_OPERATIONS",
     "RELATIONS",
     "TAUGHT",
     "GradedText",

@@ -15,7 +15,7 @@ from .templates import TAUGHT, Template
 
 Split = Literal["train", "discovery", "confirmation"]
 
-OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 NAMES = ("Tom", "Anna", "Ben", "Maria", "Sam", "Lucy", "Omar", "Nina", "Paul", "Ivy", "Leo", "Rosa")
 THINGS = ("apples", "books", "coins", "marbles", "pens", "shells", "stamps", "cards", "beads", "stones")
 LARGEST_RESULT = 99
@@ -34,6 +34,11 @@ class Step:
 
     def __str__(self) -> str:
         return f"{self.left} {self.sign} {self.right} = {self.result}"
+
+    @property
+    def is_even(self) -> bool:
+        """False for a division with a remainder."""
+        return self.sign != "/" or self.result * self.right == self.left
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ def _draw(template: Template, rng: random.Random, split: Split) -> Problem:
         if split_of(template.key, list(numbers.values())) != split:
             continue
         steps = _work(template, numbers)
-        if all(1 < step.result <= LARGEST_RESULT for step in steps):
+        if all(step.is_even and 1 < step.result <= LARGEST_RESULT for step in steps):
             name, other = rng.sample(NAMES, 2)
             question = template.story.format(name=name, other=other, things=rng.choice(THINGS), **numbers)
             return Problem(template.key, tuple(numbers.values()), question, steps)

@@ -20,6 +20,7 @@ QUANTITY = re.compile(rf"[$€£]?\s*({NUMBER})\s*%?(?:\s+[a-z]+)?")
 
 STATEMENT = re.compile(r"answer(?:\s+is|\s*:)|<answer>", re.IGNORECASE)
 STATED_HERE = re.compile(r"answer(?:\s+is|\s*:)|<answer>|####|(?=\\boxed\{)", re.IGNORECASE)
+LINE_STATED = re.compile(rf"(?:{STATED_HERE.pattern})[ \t:*]*(\S[^\n]*)", re.IGNORECASE)
 FORMULA_END = re.compile(r"\n|[.;]\s|\$[^$]*\S[^$]*\$|\\boxed\{.*\}")
 CHOICES = ("yes", "no", "true", "false")
 FEWEST_REPEATS, SHORTEST_LOOP = 3, 12
@@ -133,6 +134,26 @@ def choices_in(text: str, finished: bool = True) -> set[str]:
 
 def _bare(answer: str) -> str:
     return answer.strip().strip("().").casefold()
+
+
+def answer_span(text: str, like: str, *, finished: bool = True) -> tuple[int, int] | None:
+    """Where a text gives its answer, by the rules of `grade` for answers like the one given; None where it gives none.
+
+    Of a number, the last one stated, or else the last of a finished text; of a choice, the word stated, or else the
+    first or last word where it is a choice; of anything else the line after the last statement, or else the last line
+    of a finished text.
+    """
+    if is_number(like):
+        found = [match.span(1) for match in STATED.finditer(text)]
+        found = found or ([match.span() for match in re.finditer(NUMBER, text)] if finished else [])
+    elif is_choice(like):
+        found = [match.span(1) for match in CHOSEN.finditer(text)]
+        ends = [re.match(r"[\s*(\"']*(\w+)", text), re.search(r"(\w+)\W*$", text) if finished else None]
+        found = found or [match.span(1) for match in ends if match and is_choice(match[1])][:1]
+    else:
+        found = [match.span(1) for match in LINE_STATED.finditer(text)]
+        found = found or ([match.span(1) for match in re.finditer(r"(\S.*?)\s*\Z", text)][-1:] if finished else [])
+    return found[-1] if found else None
 
 
 def said_in(text: str, finished: bool) -> list[str]:

@@ -1,6 +1,8 @@
-"""The stories behind the word problems: those that training may use, and those it never sees."""
+"""The stories behind the word problems: those that training may use, and three kinds that it never sees."""
 
 from dataclasses import dataclass
+
+LETTERS = "abcdef"
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Template:
 
     @property
     def letters(self) -> str:
-        return "".join(letter for letter in "abcd" if f"{{{letter}}}" in self.story)
+        return "".join(letter for letter in LETTERS if f"{{{letter}}}" in self.story)
 
 
 TAUGHT = (
@@ -99,3 +101,35 @@ HELD_OUT = (
              "How many flowers are left?", ("a * b", "1 + c", "2 - d"), small="a"),
 )  # fmt: skip
 """Four templates that no training ever sees."""
+
+LONGER = (
+    Template("bus-line", "A bus leaves with {a} people. At the next stops {b} people get on, {c} get off, {d} get on and {e} get "
+             "off. How many people are on the bus now?", ("a + b", "1 - c", "2 + d", "3 - e")),
+    Template("warehouse", "A warehouse holds {a} boxes. On Monday {b} boxes leave, on Tuesday {c} arrive, on Wednesday {d} leave "
+             "and on Thursday {e} arrive. How many boxes are there now?", ("a - b", "1 + c", "2 - d", "3 + e")),
+    Template("baker", "{name} bakes {a} trays with {b} rolls each, sells {c} rolls, bakes {d} more and gives {e} to {other}. "
+             "How many rolls does {name} have left?", ("a * b", "1 - c", "2 + d", "3 - e"), small="a"),
+    Template("purse", "{name} has {a} dollars, earns {b}, spends {c}, earns {d}, spends {e} and finds {f}. "
+             "How many dollars does {name} have now?", ("a + b", "1 - c", "2 + d", "3 - e", "4 + f")),
+    Template("reading", "A book club owns {a} books. It buys {b}, lends {c}, gets {d} back, loses {e} and is given {f}. "
+             "How many books does it have now?", ("a + b", "1 - c", "2 + d", "3 - e", "4 + f")),
+    Template("orchard", "{name} picks {a} baskets of {b} pears, eats {c}, picks {d} more, gives {e} away and buys {f}. "
+             "How many pears does {name} have now?", ("a * b", "1 - c", "2 + d", "3 - e", "4 + f"), small="a"),
+)  # fmt: skip
+"""Chains of four and five steps, where taught ones have two and three."""
+
+OTHER_OPERATIONS = (
+    Template("share-more", "{name} shares {a} {things} equally among {b} friends, and {other} gives each friend {c} more. "
+             "How many {things} does each friend have?", ("a / b", "1 + c"), small="b"),
+    Template("share-fewer", "{a} {things} are packed into {b} boxes, as many in each, and then {c} are taken out of every box. "
+             "How many {things} are in each box?", ("a / b", "1 - c"), small="b"),
+    Template("gain-share", "{name} has {a} {things} and finds {b} more. They are put into {c} equal piles. "
+             "How many {things} are in each pile?", ("a + b", "1 / c"), small="c"),
+    Template("lose-share", "{name} has {a} {things}, loses {b} and shares the rest equally among {c} children. "
+             "How many {things} does each child get?", ("a - b", "1 / c"), small="c"),
+    Template("share-times", "{a} {things} are spread evenly over {b} tables. How many {things} are on {c} of the tables?",
+             ("a / b", "1 * c"), small="bc"),
+    Template("packs-share", "{name} buys {a} packs of {b} {things} and hands them out equally to {c} people. "
+             "How many {things} does each of them get?", ("a * b", "1 / c"), small="ac"),
+)  # fmt: skip
+"""Problems with a division, which no taught one has; all of them come out even."""

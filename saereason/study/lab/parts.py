@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from saereason.effects import Trial, sweep
+from saereason.effects import Trial, answer_log_probs, sweep
 from saereason.examples import Examples
 from saereason.layers import (
     CANDIDATES,
@@ -23,7 +23,6 @@ from saereason.layers import (
     UnsuitedError,
     WithFeatures,
     WithoutFeatures,
-    answer_log_probs,
     answer_place,
     beyond,
     candidate_features,

@@ -1,0 +1,89 @@
+"""What a thought is worth: how much likelier the right answer is after it."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from saereason.metrics import LogProb, Scored
+from saereason.model import Model
+from saereason.tasks import Item, Task
+
+CLOSING = "\nThe answer is"
+"""What stands between a text and the answer that is scored."""
+
+BLANK = "…"
+"""What stands in a thought where its answer was masked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gain:
+    """Rise in nats per token of each right answer over that without a thought; NaN where all does not fit the context.
+
+    `own` after the item's thought; `masked` after it with the answer blanked out, wherever it stands by itself; `other`
+    after the thought of the next item that has another answer, NaN where no item has.
+    """
+
+    own: Float[np.ndarray, "item"]
+    masked: Float[np.ndarray, "item"]
+    other: Float[np.ndarray, "item"]
+
+
+def information_gain(model: Model, task: Task, instruction: str | None, thoughts: Sequence[str]) -> Gain:
+    """`log p(answer | question, thought) − log p(answer | question)` per token (RLP, arXiv 2510.01265), with controls.
+
+    A thought that only states the answer gains by `own` and not by `masked`; one that helps with its form alone gains
+    by `other` as well. Raises ValueError as `answer_log_probs`.
+    """
+    bare = answer_log_probs(model, task, instruction)
+    own = answer_log_probs(model, task, instruction, thoughts) - bare
+    masked = [mask_answer(thought, item) for thought, item in zip(thoughts, task.items, strict=True)]
+    places = [_other(task.items, n) for n in range(len(task))]
+    others = ["" if place is None else thoughts[place] for place in places]
+    of_others = answer_log_probs(model, task, instruction, others) - bare
+    return Gain(
+        own,
+        answer_log_probs(model, task, instruction, masked) - bare,
+        np.where([place is None for place in places], np.nan, of_others),
+    )
+
+
+def mask_answer(thought: str, item: Item) -> str:
+    """The thought with a blank wherever an answer of the item stands by itself."""
+    for answer in filter(None, item.answers):
+        thought = re.sub(rf"(?<![\w.]){re.escape(answer)}(?!\w|[.,]\d)", BLANK, thought, flags=re.IGNORECASE)
+    return thought
+
+
+def _other(items: Sequence[Item], n: int) -> int | None:
+    """The next item, from the first again after the last, with which this one shares no answer."""
+    mine, following = set(items[n].answers), [*range(n + 1, len(items)), *range(n)]
+    return next((m for m in following if mine.isdisjoint(items[m].answers)), None)
+
+
+def answer_log_probs(
+    model: Model, task: Task, instruction: str | None, thoughts: Sequence[str] | None = None
+) -> Float[np.ndarray, "item"]:
+    """Mean log-probability (nats) per token of each answer, after "The answer is", at once or after a thought.
+
+    A thought that states the answer makes it likely by being copied. NaN where all does not fit the context. Raises
+    ValueError for another number of thoughts than items.
+    """
+    said = [""] * len(task) if thoughts is None else list(thoughts)
+    if len(said) != len(task):
+        raise ValueError(f"there are {len(said)} thoughts for {len(task)} items; give one each.")
+
+    def tokens(text: str) -> tuple[int, ...]:
+        return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    items, found = [], np.full(len(task), np.nan)
+    for item, prompt, thought in zip(task.items, task.prompts(model, instruction), said, strict=True):
+        answer = tokens(f" {item.answer}")
+        given = (*model.encode(prompt), *tokens(f"{thought}{CLOSING}" if thought else CLOSING.strip()))
+        items.append(Scored(given, answer, (True,) * len(answer)))
+    fits = [n for n, item in enumerate(items) if len(item.prompt) + len(item.continuation) <= model.n_ctx]
+    if fits:
+        found[fits] = LogProb(tuple(items[n] for n in fits))(model).numpy()
+    return found

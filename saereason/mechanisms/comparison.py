@@ -1,0 +1,195 @@
+"""Every mechanism on the same items, in one feature space: do they find the same switch?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from saereason.effects import Gain, Trial, information_gain, right, share_of
+from saereason.executors import inline, work_unit
+from saereason.model import Model
+from saereason.runs import Run
+from saereason.saes import SAE
+from saereason.stats import mean_interval, paired_difference, wilson
+from saereason.tasks import Outcome, Task
+
+from .asking import Direct
+from .fingerprints import Overlap, States, overlap, states
+from .mechanism import Mechanism, Progress, Written, answer_rows, elicit, unseen
+
+DIRECT = Direct()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What became of every item under every mechanism, `direct` first."""
+
+    mechanisms: tuple[Mechanism, ...]
+    tasks: Mapping[str, Task]
+
+    answers: Any
+    """A pandas table with a row for each mechanism, task and item, as `answer_rows` gives it, with these two named."""
+
+    gains: Mapping[str, Gain]
+    """Of each mechanism's answers to the first task, taken for thoughts; measured on the model as it is."""
+
+    states: Mapping[str, States]
+    """Of each mechanism on the first task."""
+
+    overlaps: Mapping[tuple[str, str], Overlap]
+    """Of every two mechanisms but the direct one."""
+
+    def of(self, mechanism: str, task: str | None = None) -> Any:
+        """The rows of one mechanism, on one task or the first."""
+        chosen = next(iter(self.tasks)) if task is None else task
+        return self.answers[(self.answers["mechanism"] == mechanism) & (self.answers["task"] == chosen)]
+
+    def summary(self) -> Any:
+        """A row for each mechanism and task, as a pandas table.
+
+        `accuracy` with Wilson's interval; `change` against the direct prompt with Tango's, paired by item; shares of
+        outcomes; mean tokens of the answer and in all; on the first task the gains in nats per answer token, with
+        bootstrap intervals over items that fit the context; for a mechanism that checks itself the share of answers
+        that pass, and how many of those are right.
+        """
+        import pandas as pd
+
+        rows = [self._row(mechanism.name, task) for mechanism in self.mechanisms for task in self.tasks]
+        return pd.DataFrame(rows)
+
+    def _row(self, name: str, task: str) -> dict[str, Any]:
+        table, clean = self.of(name, task), self.of(DIRECT.name, task)
+        share, change = wilson(right(table).sum(), len(table)), paired_difference(right(table), right(clean))
+        return {
+            "mechanism": name,
+            "task": task,
+            "n": len(table),
+            "accuracy": share.value,
+            "accuracy_low": share.low,
+            "accuracy_high": share.high,
+            "change": change.value,
+            "change_low": change.low,
+            "change_high": change.high,
+            **{outcome.value: share_of(table, outcome) for outcome in Outcome if outcome is not Outcome.RIGHT},
+            "tokens": table["n_tokens"].mean(),
+            "spent": table["spent"].mean(),
+            **self._gains(name, task),
+            **_checked(table),
+        }
+
+    def _gains(self, name: str, task: str) -> dict[str, float]:
+        gain = self.gains.get(name) if task == next(iter(self.tasks)) else None
+        found = {}
+        for which in ("own", "masked", "other"):
+            values = np.zeros(0) if gain is None else getattr(gain, which)
+            values = values[np.isfinite(values)]
+            each = mean_interval(values) if len(values) > 1 else None
+            ends = (np.nan,) * 3 if each is None else (each.value, each.low, each.high)
+            found |= dict(zip((f"gain_{which}", f"gain_{which}_low", f"gain_{which}_high"), ends, strict=True))
+        return found
+
+
+def compare(
+    model: Model,
+    saes: Mapping[int, SAE],
+    mechanisms: Sequence[Mechanism],
+    tasks: Mapping[str, Task],
+    *,
+    run: Run,
+    max_new_tokens: int = 96,
+    batch_size: int = 100,
+    progress: Progress = unseen,
+) -> Comparison:
+    """Let every mechanism, and the direct prompt, answer every task, and compare what each changes inside.
+
+    Answers and gains are kept in the run, one work unit a mechanism and task, and not computed again. Gains, states and
+    overlaps are of the first task. Raises ValueError for two mechanisms of one name, and without a task.
+    """
+    every = (DIRECT, *(each for each in mechanisms if each != DIRECT))
+    names = [each.name for each in every]
+    if len(set(names)) < len(names) or not tasks:
+        raise ValueError(
+            f"the mechanisms are {names} and the tasks {list(tasks)}; give each once, and a task at least."
+        )
+    work = _Work(model, saes, run, max_new_tokens, batch_size)
+    total, done, tables, gains, fingerprints = len(every) * (len(tasks) + 1), 0, [], {}, {}
+    for place, (task_name, task) in enumerate(tasks.items()):
+        for mechanism in every:
+            table, found = work.answers(mechanism, task)
+            tables.append(table.assign(mechanism=mechanism.name, task=task_name))
+            progress(done := done + 1, total)
+            if place == 0:
+                gains[mechanism.name] = work.gains(mechanism, task, found.texts)
+                fingerprints[mechanism.name] = states(model, saes, mechanism, found)
+                progress(done := done + 1, total)
+    direct = fingerprints[DIRECT.name]
+    overlaps = {
+        (one, other): overlap(direct, fingerprints[one], fingerprints[other])
+        for one, other in combinations(names[1:], 2)
+    }
+    import pandas as pd
+
+    return Comparison(every, dict(tasks), pd.concat(tables, ignore_index=True), gains, fingerprints, overlaps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """The units of a comparison."""
+
+    model: Model
+    saes: Mapping[int, SAE]
+    run: Run
+    max_new_tokens: int
+    batch_size: int
+
+    def answers(self, mechanism: Mechanism, task: Task) -> tuple[Any, Written]:
+        """The answer table, and what was written."""
+
+        def compute() -> list[dict[str, Any]]:
+            found = elicit(
+                self.model,
+                self.saes,
+                mechanism,
+                task,
+                max_new_tokens=self.max_new_tokens,
+                batch_size=self.batch_size,
+            )
+            rows = answer_rows(Trial.of(self.model, task, max_new_tokens=self.max_new_tokens), found)
+            also = zip(found.prompts, found.tokens, found.finished, strict=True)
+            return [
+                {**row, "prompt": list(prompt), "tokens": list(tokens), "finished": finished}
+                for row, (prompt, tokens, finished) in zip(rows, also, strict=True)
+            ]
+
+        table = self._kept("mechanism", compute, mechanism=mechanism, task=task, most=self.max_new_tokens)
+        prompts, tokens = (tuple(tuple(map(int, row)) for row in table[name]) for name in ("prompt", "tokens"))
+        found = Written(prompts, tuple(table["text"]), tokens, tuple(table["finished"]), tuple(table["spent"]))
+        return table.drop(columns=["prompt", "tokens", "finished"]), found
+
+    def gains(self, mechanism: Mechanism, task: Task, thoughts: Sequence[str]) -> Gain:
+        def compute() -> list[dict[str, float]]:
+            gain = information_gain(self.model, task, task.cot, thoughts)
+            return [
+                {"own": own, "masked": masked, "other": other}
+                for own, masked, other in zip(gain.own, gain.masked, gain.other, strict=True)
+            ]
+
+        found = self._kept("information gain", compute, mechanism=mechanism, task=task, thoughts=list(thoughts))
+        return Gain(*(found[name].to_numpy(dtype=np.float64) for name in ("own", "masked", "other")))
+
+    def _kept(self, name: str, compute: Any, **arguments: Any) -> Any:
+        unit = work_unit(self.model, name, saes=self.saes, **arguments)
+        [(_, table)] = inline(self.run, [unit], lambda _: compute())
+        return table
+
+
+def _checked(table: Any) -> dict[str, float]:
+    """Of the answers that a mechanism checked: the share that passed, and how many of these are right."""
+    checked = table["consistent"].notna()
+    passed = table["consistent"] == True  # noqa: E712
+    return {
+        "consistent": float(passed[checked].mean()) if checked.any() else np.nan,
+        "right_if_consistent": float(right(table[passed]).mean()) if passed.any() else np.nan,
+    }
