@@ -1,6 +1,6 @@
 """What interventions do to what the model says."""
 
-from .answers import accuracy, answers, right, share_of
+from .answers import accuracy, against, answers, right, share_of
 from .harness import harness_model
 from .measure import Effect, measure
 from .sweep import Sweep, doses, sweep, sweep_units
@@ -17,6 +17,7 @@ __all__ = [
     "Sweep",
     "Trial",
     "accuracy",
+    "against",
     "answer_log_probs",
     "answers",
     "doses",

@@ -10,7 +10,7 @@ from saereason.model import Model
 from saereason.prefixes import Prefixes
 from saereason.receipts import Firing
 from saereason.saes import SAE
-from saereason.stats import Estimate, wilson
+from saereason.stats import Estimate, paired_difference, wilson
 from saereason.steering import Intervention, steered
 from saereason.tasks import Outcome
 
@@ -77,3 +77,23 @@ def accuracy(table: Any) -> Estimate:
 def share_of(table: Any, *outcomes: Outcome) -> float:
     """Share of rows with one of some outcomes."""
     return float(table["outcome"].isin([outcome.value for outcome in outcomes]).mean())
+
+
+def against(table: Any, clean: Any) -> dict[str, Any]:
+    """What became of one arm's answers, as columns of a summary.
+
+    `n`; `accuracy` with Wilson's interval; `change` against the clean arm's answers to the same items in order,
+    with Tango's; shares of the other outcomes; mean `tokens`.
+    """
+    share, change = accuracy(table), paired_difference(right(table), right(clean))
+    return {
+        "n": len(table),
+        "accuracy": share.value,
+        "accuracy_low": share.low,
+        "accuracy_high": share.high,
+        "change": change.value,
+        "change_low": change.low,
+        "change_high": change.high,
+        **{outcome.value: share_of(table, outcome) for outcome in Outcome if outcome is not Outcome.RIGHT},
+        "tokens": float(table["n_tokens"].mean()),
+    }

@@ -11,12 +11,10 @@ import numpy as np
 from saereason.model import Model
 from saereason.runs import Run
 from saereason.saes import SAE
-from saereason.stats import paired_difference, wilson
 from saereason.steering import Intervention, When
 from saereason.steering.interventions import check_are_interventions
-from saereason.tasks import Outcome
 
-from .answers import right, share_of
+from .answers import against
 from .trial import Trial
 from .work import Arm, Work, frame, is_done
 
@@ -69,21 +67,12 @@ class Sweep:
 
     def _summary(self, name: str, arm: Arm, clean: Any) -> dict[str, Any]:
         table, damage = self.of(name), self.damage.set_index("arm").loc[name]
-        share, change = wilson(right(table).sum(), len(table)), paired_difference(right(table), right(clean))
         return {
             "arm": name,
             "target": " + ".join(_target(each) for each in arm) or CLEAN,
             "size": arm[0].size if len(arm) == 1 else math.nan,
             "when": " + ".join(dict.fromkeys(str(each.when) for each in arm)),
-            "n": len(table),
-            "accuracy": share.value,
-            "accuracy_low": share.low,
-            "accuracy_high": share.high,
-            "change": change.value,
-            "change_low": change.low,
-            "change_high": change.high,
-            **{outcome.value: share_of(table, outcome) for outcome in Outcome if outcome is not Outcome.RIGHT},
-            "tokens": table["n_tokens"].mean(),
+            **against(table, clean),
             "other_first_token": float(np.mean(table["first_token"].to_numpy() != clean["first_token"].to_numpy())),
             "perplexity": math.exp(damage["plain_nats"]),
             "kl": damage["kl"],

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from saereason.effects import Gain, Trial, information_gain, right, share_of
+from saereason.effects import Gain, Trial, against, information_gain, right
 from saereason.executors import inline, work_unit
 from saereason.model import Model
 from saereason.runs import Run
 from saereason.saes import SAE
-from saereason.stats import mean_interval, paired_difference, wilson
-from saereason.tasks import Outcome, Task
+from saereason.stats import mean_interval
+from saereason.tasks import Task
 
 from .asking import Direct
 from .fingerprints import Overlap, States, overlap, states
@@ -61,19 +61,10 @@ class Comparison:
 
     def _row(self, name: str, task: str) -> dict[str, Any]:
         table, clean = self.of(name, task), self.of(DIRECT.name, task)
-        share, change = wilson(right(table).sum(), len(table)), paired_difference(right(table), right(clean))
         return {
             "mechanism": name,
             "task": task,
-            "n": len(table),
-            "accuracy": share.value,
-            "accuracy_low": share.low,
-            "accuracy_high": share.high,
-            "change": change.value,
-            "change_low": change.low,
-            "change_high": change.high,
-            **{outcome.value: share_of(table, outcome) for outcome in Outcome if outcome is not Outcome.RIGHT},
-            "tokens": table["n_tokens"].mean(),
+            **against(table, clean),
             "spent": table["spent"].mean(),
             **self._gains(name, task),
             **_checked(table),

@@ -1,6 +1,6 @@
 """What a mechanism changes inside the model, against the direct prompt on the same items: its fingerprint."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ TOP, FEWEST = 50, 8
 
 Items = Float[np.ndarray, "item _"]
 Halves = tuple[np.ndarray, np.ndarray]
+Orders = Int[np.ndarray, "order _"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,39 +155,42 @@ def overlap(direct: States, one: States, other: States, *, n_orders: int = 500, 
         raise ValueError(f"{len(drawn)} items have answers under all three; an overlap needs at least {FEWEST}.")
     halves = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
     a, b = one.less(direct), other.less(direct)
-    acts = _cosines(direct.acts, a.acts, b.acts, halves, n_orders, rng)
-    resid = _cosines(direct.resid, a.resid, b.resid, halves, n_orders, rng)
-    top = _shared(direct.acts, a.acts, b.acts, halves, n_orders, rng)
+    acts = _likeness(_cosine, direct.acts, a.acts, b.acts, halves, n_orders, rng)
+    resid = _likeness(_cosine, direct.resid, a.resid, b.resid, halves, n_orders, rng)
+    top = _likeness(_in_common, direct.acts, a.acts, b.acts, halves, n_orders, rng)
     ends = [float(np.quantile(each[1:], 0.95)) for each in (acts, resid, top)]
     p = float(np.mean(acts >= acts[0] - 1e-12))
     return Overlap(float(acts[0]), ends[0], p, float(resid[0]), ends[1], float(top[0]), ends[2])
 
 
-def _cosines(
-    direct: Mapping[int, Items], one: Mapping[int, Items], other: Mapping[int, Items], halves: Halves, n: int, rng: Any
+def _likeness(
+    measure: Callable[[Items, Items, Orders], np.ndarray],
+    direct: Mapping[int, Items],
+    one: Mapping[int, Items],
+    other: Mapping[int, Items],
+    halves: Halves,
+    n: int,
+    rng: Any,
 ) -> Float[np.ndarray, "order"]:
-    """The mean over layers and both ways of the cosine of two mean changes; first as they are, then in other orders."""
-    found = []
+    """A measure, mean over layers and both ways of the halves; first as the features are, then in other orders."""
+    found, items = [], np.concatenate(halves)
     for layer in one:
-        orders = _orders(np.abs(direct[layer]).mean(0), n, rng)
-        for x, y in (halves, halves[::-1]):
-            a, b = one[layer][x].mean(0), other[layer][y].mean(0)
-            size = np.linalg.norm(a) * np.linalg.norm(b)
-            found.append(b[orders] @ a / size if size else np.zeros(n + 1))
+        orders = _orders(np.abs(direct[layer][items]).mean(0), n, rng)
+        found += [measure(one[layer][x], other[layer][y], orders) for x, y in (halves, halves[::-1])]
     return np.mean(found, axis=0)
 
 
-def _shared(
-    direct: Mapping[int, Items], one: Mapping[int, Items], other: Mapping[int, Items], halves: Halves, n: int, rng: Any
-) -> Float[np.ndarray, "order"]:
-    """The mean over layers and both ways of the share in common of the surest features, likewise."""
-    found = []
-    for layer in one:
-        orders = _orders(np.abs(direct[layer]).mean(0), n, rng)
-        for x, y in (halves, halves[::-1]):
-            a, b = _surest(one[layer][x]), _surest(other[layer][y])
-            found.append((a & b[orders]).sum(1) / a.sum())
-    return np.mean(found, axis=0)
+def _cosine(one: Items, other: Items, orders: Orders) -> Float[np.ndarray, "order"]:
+    """Of two mean changes."""
+    a, b = one.mean(0), other.mean(0)
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return b[orders] @ a / size if size else np.zeros(len(orders))
+
+
+def _in_common(one: Items, other: Items, orders: Orders) -> Float[np.ndarray, "order"]:
+    """The share of their surest features that two changes share."""
+    a, b = _surest(one), _surest(other)
+    return (a & b[orders]).sum(1) / a.sum()
 
 
 def _surest(change: Items) -> Bool[np.ndarray, "_"]:
@@ -199,7 +203,7 @@ def _surest(change: Items) -> Bool[np.ndarray, "_"]:
     return found
 
 
-def _orders(size: Float[np.ndarray, "_"], n: int, rng: Any) -> Int[np.ndarray, "order _"]:
+def _orders(size: Float[np.ndarray, "_"], n: int, rng: Any) -> Orders:
     """The order there is, and `n` in which every place has another of about the same size: one of the same tenth."""
     tenths = np.array_split(np.argsort(size, kind="stable"), min(10, len(size)))
     found = np.tile(np.arange(len(size)), (n + 1, 1))
