@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from saereason import Feature, load_saes, save_saes
 from saereason.saes import SAE, check_saes, decoder_row, feature_acts, hashes, layer_of, sae_at, sae_hash
+from saereason.saes.active import AT_ONCE, Encoder
 
 ARCHITECTURES = ["standard", "jumprelu", "topk"]
 
@@ -294,3 +295,14 @@ def test_the_hash_tells_saes_apart_by_weights_and_settings():
     others[2].b_dec.data[0] += 1e-3
     others[3].cfg.k = 4  # SAELens builds its activation from it
     assert len({sae_hash(other) for other in (sae, *others)}) == 5
+
+
+@pytest.mark.parametrize("n", [0, 1, AT_ONCE, 2 * AT_ONCE + 3])
+def test_tokens_are_encoded_in_pieces_and_come_out_as_the_sae_gives_them(topk_saes, n):
+    sae = next(iter(topk_saes.values()))
+    resid = torch.randn(n, sae.cfg.d_in, generator=torch.Generator().manual_seed(n))
+    active = Encoder.of(sae, torch.float32)(resid)
+    acts = torch.zeros(n, len(sae.W_dec))
+    acts[active.token, active.index] = active.acts
+    torch.testing.assert_close(acts, sae.encode(resid) if n else acts)
+    assert (active.token.diff() >= 0).all(), "tokens ascend"

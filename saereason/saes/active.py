@@ -9,6 +9,9 @@ from torch import Tensor
 
 from .sae import SAE, layer_of
 
+AT_ONCE = 512
+"""Tokens whose activations are held at once, those that are 0 too; many large matrices leave holes in the memory."""
+
 
 @dataclass(frozen=True, eq=False)
 class Active:
@@ -45,13 +48,16 @@ class Encoder:
             self._check_finite(x, acts)
             token, index = acts.nonzero(as_tuple=True)
             return Active(token, index, acts[token, index].float())
-        W_enc, b_enc, centre = self.weights
-        pre_acts = torch.addmm(b_enc, x.to(W_enc.dtype) - centre, W_enc)
-        values, index = pre_acts.topk(self.sae.cfg.k, dim=-1, sorted=False)
+        pieces = [self._top_k(piece, *self.weights) for piece in x.split(AT_ONCE)]
+        values, index = map(torch.cat, zip(*pieces, strict=True))
         self._check_finite(x, values)
         token = torch.arange(len(x), device=x.device).repeat_interleave(self.sae.cfg.k)
         fires = values.flatten() > 0
         return Active(token[fires], index.flatten()[fires], values.flatten()[fires].float())
+
+    def _top_k(self, x: Tensor, W_enc: Tensor, b_enc: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and indices, `[token, k]` each."""
+        return torch.addmm(b_enc, x.to(W_enc.dtype) - centre, W_enc).topk(self.sae.cfg.k, dim=-1, sorted=False)
 
     def _check_finite(self, x: Tensor, acts: Tensor) -> None:
         for what, values in (("the residual stream that it reads", x), ("its activations", acts)):

@@ -51,7 +51,7 @@ def pooled(
         shows = batch.label[batch.valid].long()
         values, sums = {}, {}
         for layer, encoder in encoders.items():
-            active = encoder(resid[layer][batch.valid])
+            active = encoder(resid.pop(layer)[batch.valid])
             values[layer] = _pool(active, of_token, len(label), encoder.d_sae, pool)
             sums[layer] = _token_sums(active, shows, encoder.d_sae)
         yield Pooled(label, values, sums)
