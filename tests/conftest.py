@@ -42,7 +42,7 @@ def tiny_tokenizer():
     )
 
 
-def tiny_model(family="llama", *, seed=0, n_layers=4):
+def tiny_model(family="llama", *, seed=0, n_layers=4, n_ctx=512):
     """A model of a family with random weights; the residual stream varies enough for greedy tokens to differ."""
     from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Qwen2Config
 
@@ -56,7 +56,7 @@ def tiny_model(family="llama", *, seed=0, n_layers=4):
         num_hidden_layers=n_layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=n_ctx,
         initializer_range=0.3,
         pad_token_id=0,
         bos_token_id=1,

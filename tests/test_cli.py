@@ -1,6 +1,7 @@
 """The command line: bad input ends in one sentence and a non-zero exit code."""
 
 import re
+import warnings
 
 import pytest
 from conftest import tiny_model, tiny_sae
@@ -160,3 +161,16 @@ def test_challenge_refuses_what_is_not_there(folder):
     assert result.exit_code == 2 and "there are cot-mode and step-words" in result.stderr
     result = run("challenge", "cot-mode", "--model", folder / "model", "--saes", folder / "saes", "--layers", "0,1")
     assert result.exit_code == 2 and "no SAE at layer 0" in result.stderr
+
+
+def test_a_warning_is_one_line_and_shown_once(capsys):
+    from saereason.cli.shell import plain_errors
+
+    before = warnings.showwarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with plain_errors():
+            for _ in range(3):
+                warnings.warn("the SAE at [b]layer 4[/b] was trained elsewhere.", UserWarning, stacklevel=1)
+    assert capsys.readouterr().err == "warning: the SAE at [b]layer 4[/b] was trained elsewhere.\n"
+    assert warnings.showwarning is before

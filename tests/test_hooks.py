@@ -168,7 +168,11 @@ def test_read_gives_the_output_of_each_block(any_model, side):
     assert list(resid) == [2, 0, 1]
     for layer in (0, 1, 2):
         assert torch.equal(resid[layer][batch.mask], inputs[layer + 1][batch.mask])
-    last = hooks.read(any_model, batch, [3])[3][batch.mask]
+    some = batch.mask & (batch.tokens % 2 == 0)
+    assert all(
+        torch.equal(each, resid[layer][some]) for layer, each in hooks.read(any_model, batch, [0, 2], some).items()
+    )
+    last = hooks.read(any_model, batch, [3], batch.mask)[3]
     with torch.no_grad():
         assert_close([any_model.hf.base_model.norm(last)], [inputs[-1][batch.mask]])
 

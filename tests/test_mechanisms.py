@@ -320,7 +320,7 @@ def test_the_same_change_overlaps_and_another_does_not(model):
     same, apart = overlap(direct, one, one), overlap(direct, one, other)
     assert same.cosine > 0.7 > 0.5 > same.cosine_by_chance and same.p < 0.01 and same.resid_cosine > 0.9
     assert same.top > same.top_by_chance and apart.cosine < 0.5 and apart.resid_cosine < 0.6
-    with pytest.raises(ValueError, match="5 items have answers under all three"):
+    with pytest.raises(ValueError, match="5 items have answers under all of them"):
         few = states(model, SAES, Direct(), write(model, Direct()))
         overlap(few, few, few)
 

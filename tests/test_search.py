@@ -266,7 +266,7 @@ def test_doubling_every_token_of_a_prompt_leaves_scores_and_intervals_as_they_ar
 ):
     """With residuals that depend on the token alone, so that a doubled token says the same twice."""
     rows = torch.randn(4, model.d_vocab, 32, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(pooling, "read", lambda _, batch, layers: {n: rows[n][batch.tokens] for n in layers})
+    monkeypatch.setattr(pooling, "read", lambda _, batch, layers, at: {n: rows[n][batch.tokens[at]] for n in layers})
     whole = Examples.pair(model, ON, OFF, written=([model.encode(p) for p in ON], [model.encode(p)[:4] for p in OFF]))
     twice = (each.repeat_interleave(2, dim=1) for each in (whole.tokens, whole.mask, whole.label, whole.valid))
     paths = tmp_path / "once", tmp_path / "twice"
@@ -291,13 +291,13 @@ def pipeline(monkeypatch, path, model, saes, *, seed, planted=None, n=40):
     """The whole search on Gaussian residuals; a planted feature is written into those of the prompts on."""
     generator = torch.Generator().manual_seed(seed)
 
-    def residuals(_, batch, layers):
+    def residuals(_, batch, layers, at):
         shape = (*batch.tokens.shape, 32)
         found = {layer: torch.randn(shape, generator=generator) for layer in layers}
         if planted is not None:
             row = saes[planted.layer].W_dec[planted.index]
             found[planted.layer][::2] += 3 * row / row.norm()
-        return found
+        return {layer: resid[at] for layer, resid in found.items()}
 
     monkeypatch.setattr(pooling, "read", residuals)
     table = search(model, saes, Examples.pair(model, ["a"] * n, ["b"] * n), block=path)

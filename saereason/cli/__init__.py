@@ -2,6 +2,7 @@
 
 import typer
 
+from .compare import compare
 from .layers import layers
 from .saes import check, publish
 from .search import challenge, search
@@ -18,5 +19,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Which SAE features does a language model use when it reasons, at which layers, and can you switch them?",
 )
-for command in (demo, train, check, search, challenge, steer, sweep, layers, teach, publish):
+for command in (demo, train, check, search, challenge, steer, sweep, layers, compare, teach, publish):
     app.command()(command)

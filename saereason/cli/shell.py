@@ -1,6 +1,7 @@
 """What all commands share: the app, options that several take, errors in one sentence, tables."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-COMMANDS = ("challenge", "demo", "layers", "sweep", "train")
+COMMANDS = ("challenge", "compare", "demo", "layers", "sweep", "train")
 """Commands that leave a manifest."""
 
 out = Console(width=None if sys.stdout.isatty() else 120)
@@ -34,17 +35,38 @@ TaskFile = Annotated[Path | None, typer.Option("--task", help="JSON lines with q
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Bad input ends in one sentence and exit code 2; what is a bug keeps its traceback."""
+    """Bad input ends in one sentence and exit code 2; what is a bug keeps its traceback. A warning is shown once."""
     from saereason.steering import SilentEditError
 
     try:
-        yield
+        with _warnings_once():
+            yield
     except (ValueError, SilentEditError, OSError) as error:
         Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
         raise typer.Exit(2) from error
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; run the same command again to go on from here.")
         raise typer.Exit(130) from None
+
+
+@contextmanager
+def _warnings_once() -> Iterator[None]:
+    """Within the block a warning to the user is a line on standard error, and shown once whatever warns again."""
+    shown: set[str] = set()
+    before = warnings.showwarning
+
+    def show(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
+        if category is not UserWarning:
+            before(message, category, filename, lineno, file, line)
+        elif str(message) not in shown:
+            shown.add(str(message))
+            Console(stderr=True, soft_wrap=True).print(f"warning: {message}", markup=False, highlight=False)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def check_own(folder: Path, command: str) -> None:

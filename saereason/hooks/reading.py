@@ -13,15 +13,16 @@ from .resuming import Skipped
 
 
 @torch.no_grad()
-def read(model: Model, batch: Batch, layers: Sequence[int]) -> dict[int, Resid]:
-    """The residual stream after some blocks, `[batch, pos, d_model]` each.
+def read(model: Model, batch: Batch, layers: Sequence[int], at: Tensor | None = None) -> dict[int, Tensor]:
+    """The residual stream after some blocks, `[batch, pos, d_model]` each; `[token, d_model]` with `at`, a mask of
+    tokens, of which alone it is then kept.
 
     One forward pass, which ends after the last block asked for and never reaches the LM head.
     """
     if not layers:
         return {}
     with ExitStack() as stack:
-        found = stack.enter_context(reading(model, layers))
+        found = stack.enter_context(reading(model, layers, at))
         attach(stack, model.blocks[max(layers)].register_forward_hook(enough))
         stack.enter_context(suppress(EnoughError))
         run(model, batch, use_cache=False)
@@ -29,8 +30,10 @@ def read(model: Model, batch: Batch, layers: Sequence[int]) -> dict[int, Resid]:
 
 
 @contextmanager
-def reading(model: Model, layers: Sequence[int]) -> Iterator[dict[int, Resid]]:
-    """Within the block, each forward pass leaves the residual stream after these blocks in the dictionary."""
+def reading(model: Model, layers: Sequence[int], at: Tensor | None = None) -> Iterator[dict[int, Tensor]]:
+    """Within the block, each forward pass leaves the residual stream after these blocks in the dictionary, that of all
+    tokens or of those of a mask.
+    """
     check_layers(model, layers)
     found: dict[int, Tensor] = {}
 
@@ -40,7 +43,8 @@ def reading(model: Model, layers: Sequence[int]) -> Iterator[dict[int, Resid]]:
                 raise ValueError(
                     f"a pass resumed after a later layer has nothing to read at layer {layer}; read before."
                 )
-            found[layer] = output[0] if isinstance(output, tuple) else output
+            resid = output[0] if isinstance(output, tuple) else output
+            found[layer] = resid if at is None else resid[at]
 
         return hook
 

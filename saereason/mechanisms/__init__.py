@@ -3,9 +3,9 @@
 from .adapted import Adapted
 from .asking import Asked, ChainOfThought, Direct, ForcedPrefix, ThinkLonger, chain_of_draft
 from .backward import BackwardCheck
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, kept_answers
 from .decoding import CoTDecoding
-from .fingerprints import Overlap, States, along, overlap, states, states_at
+from .fingerprints import Overlap, States, along, overlap, overlaps, raised, states, states_at
 from .forms import Changed, Demonstrated, Following, changed_chains, demonstrated, follow
 from .mechanism import Mechanism, Written, answer_rows, elicit
 from .sampling import right_of
@@ -49,7 +49,10 @@ __all__ = [
     "demonstrated",
     "elicit",
     "follow",
+    "kept_answers",
     "overlap",
+    "overlaps",
+    "raised",
     "right_of",
     "states",
     "states_at",

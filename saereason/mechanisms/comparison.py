@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from saereason.stats import mean_interval
 from saereason.tasks import Task
 
 from .asking import Direct
-from .fingerprints import Overlap, States, overlap, states
+from .fingerprints import Overlap, States, overlaps, states
 from .mechanism import Mechanism, Progress, Written, answer_rows, elicit, unseen
 
 DIRECT = Direct()
@@ -31,6 +30,9 @@ class Comparison:
 
     answers: Any
     """A pandas table with a row for each mechanism, task and item, as `answer_rows` gives it, with these two named."""
+
+    written: Mapping[str, Written]
+    """What each mechanism wrote in answer to the first task."""
 
     gains: Mapping[str, Gain]
     """Of each mechanism's answers to the first task, taken for thoughts; measured on the model as it is."""
@@ -91,6 +93,7 @@ def compare(
     run: Run,
     max_new_tokens: int = 96,
     batch_size: int = 100,
+    n_orders: int = 500,
     progress: Progress = unseen,
 ) -> Comparison:
     """Let every mechanism, and the direct prompt, answer every task, and compare what each changes inside.
@@ -104,76 +107,68 @@ def compare(
         raise ValueError(
             f"the mechanisms are {names} and the tasks {list(tasks)}; give each once, and a task at least."
         )
-    work = _Work(model, saes, run, max_new_tokens, batch_size)
-    total, done, tables, gains, fingerprints = len(every) * (len(tasks) + 1), 0, [], {}, {}
+    total, done, tables = len(every) * (len(tasks) + 1), 0, []
+    gains, fingerprints, written = {}, {}, {}
     for place, (task_name, task) in enumerate(tasks.items()):
         for mechanism in every:
-            table, found = work.answers(mechanism, task)
+            table, found = kept_answers(
+                model, saes, mechanism, task, run, max_new_tokens=max_new_tokens, batch_size=batch_size
+            )
             tables.append(table.assign(mechanism=mechanism.name, task=task_name))
             progress(done := done + 1, total)
             if place == 0:
-                gains[mechanism.name] = work.gains(mechanism, task, found.texts)
+                written[mechanism.name] = found
+                gains[mechanism.name] = _kept_gains(model, mechanism, task, found.texts, run)
                 fingerprints[mechanism.name] = states(model, saes, mechanism, found)
                 progress(done := done + 1, total)
     direct = fingerprints[DIRECT.name]
-    overlaps = {
-        (one, other): overlap(direct, fingerprints[one], fingerprints[other])
-        for one, other in combinations(names[1:], 2)
-    }
+    others = {name: fingerprints[name] for name in names[1:]}
+    alike = overlaps(direct, others, n_orders=n_orders) if len(others) > 1 else {}
     import pandas as pd
 
-    return Comparison(every, dict(tasks), pd.concat(tables, ignore_index=True), gains, fingerprints, overlaps)
+    answers = pd.concat(tables, ignore_index=True)
+    return Comparison(every, dict(tasks), answers, written, gains, fingerprints, alike)
 
 
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """The units of a comparison."""
+def kept_answers(
+    model: Model,
+    saes: Mapping[int, SAE],
+    mechanism: Mechanism,
+    task: Task,
+    run: Run,
+    *,
+    max_new_tokens: int = 96,
+    batch_size: int = 100,
+) -> tuple[Any, Written]:
+    """A mechanism's answers to a task as `answer_rows` has them, and what it wrote; read from the run once computed."""
 
-    model: Model
-    saes: Mapping[int, SAE]
-    run: Run
-    max_new_tokens: int
-    batch_size: int
+    def compute() -> list[dict[str, Any]]:
+        found = elicit(model, saes, mechanism, task, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        rows = answer_rows(Trial.of(model, task, max_new_tokens=max_new_tokens), found)
+        also = zip(found.prompts, found.tokens, found.finished, strict=True)
+        return [
+            {**row, "prompt": list(prompt), "tokens": list(tokens), "finished": finished}
+            for row, (prompt, tokens, finished) in zip(rows, also, strict=True)
+        ]
 
-    def answers(self, mechanism: Mechanism, task: Task) -> tuple[Any, Written]:
-        """The answer table, and what was written."""
+    unit = work_unit(model, "mechanism", saes=saes, mechanism=mechanism, task=task, most=max_new_tokens)
+    [(_, table)] = inline(run, [unit], lambda _: compute())
+    prompts, tokens = (tuple(tuple(map(int, row)) for row in table[name]) for name in ("prompt", "tokens"))
+    found = Written(prompts, tuple(table["text"]), tokens, tuple(table["finished"]), tuple(table["spent"]))
+    return table.drop(columns=["prompt", "tokens", "finished"]), found
 
-        def compute() -> list[dict[str, Any]]:
-            found = elicit(
-                self.model,
-                self.saes,
-                mechanism,
-                task,
-                max_new_tokens=self.max_new_tokens,
-                batch_size=self.batch_size,
-            )
-            rows = answer_rows(Trial.of(self.model, task, max_new_tokens=self.max_new_tokens), found)
-            also = zip(found.prompts, found.tokens, found.finished, strict=True)
-            return [
-                {**row, "prompt": list(prompt), "tokens": list(tokens), "finished": finished}
-                for row, (prompt, tokens, finished) in zip(rows, also, strict=True)
-            ]
 
-        table = self._kept("mechanism", compute, mechanism=mechanism, task=task, most=self.max_new_tokens)
-        prompts, tokens = (tuple(tuple(map(int, row)) for row in table[name]) for name in ("prompt", "tokens"))
-        found = Written(prompts, tuple(table["text"]), tokens, tuple(table["finished"]), tuple(table["spent"]))
-        return table.drop(columns=["prompt", "tokens", "finished"]), found
+def _kept_gains(model: Model, mechanism: Mechanism, task: Task, thoughts: Sequence[str], run: Run) -> Gain:
+    """Of a mechanism's answers taken for thoughts, on the model as it is."""
 
-    def gains(self, mechanism: Mechanism, task: Task, thoughts: Sequence[str]) -> Gain:
-        def compute() -> list[dict[str, float]]:
-            gain = information_gain(self.model, task, task.cot, thoughts)
-            return [
-                {"own": own, "masked": masked, "other": other}
-                for own, masked, other in zip(gain.own, gain.masked, gain.other, strict=True)
-            ]
+    def compute() -> list[dict[str, float]]:
+        gain = information_gain(model, task, task.cot, thoughts)
+        columns = zip(gain.own, gain.masked, gain.other, strict=True)
+        return [{"own": own, "masked": masked, "other": other} for own, masked, other in columns]
 
-        found = self._kept("information gain", compute, mechanism=mechanism, task=task, thoughts=list(thoughts))
-        return Gain(*(found[name].to_numpy(dtype=np.float64) for name in ("own", "masked", "other")))
-
-    def _kept(self, name: str, compute: Any, **arguments: Any) -> Any:
-        unit = work_unit(self.model, name, saes=self.saes, **arguments)
-        [(_, table)] = inline(self.run, [unit], lambda _: compute())
-        return table
+    unit = work_unit(model, "information gain", mechanism=mechanism, task=task, thoughts=list(thoughts))
+    [(_, table)] = inline(run, [unit], lambda _: compute())
+    return Gain(*(table[name].to_numpy(dtype=np.float64) for name in ("own", "masked", "other")))
 
 
 def _checked(table: Any) -> dict[str, float]:

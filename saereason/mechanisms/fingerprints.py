@@ -1,7 +1,8 @@
 """What a mechanism changes inside the model, against the direct prompt on the same items: its fingerprint."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from saereason import hooks
+from saereason.features import Feature
 from saereason.model import Model, pad
 from saereason.saes import SAE, Encoder
 
@@ -18,8 +20,10 @@ from .mechanism import Mechanism, Progress, Written, unseen
 TOP, FEWEST = 50, 8
 """Features of a layer that an overlap of ranks is of, and items that an overlap needs."""
 
-Items = Float[np.ndarray, "item _"]
-Halves = tuple[np.ndarray, np.ndarray]
+UNMOVED = 2.0
+"""The t below which a feature does not count as changed."""
+
+Items = Float[np.ndarray, "_ _"]
 Orders = Int[np.ndarray, "order _"]
 
 
@@ -74,6 +78,7 @@ def states_at(
     NaN for an item that has no step in a window. One pass over the answers.
     """
     layers, n = sorted(saes), len(found.prompts)
+    whole = sorted({*layers, model.n_layers - 1})  # to the end, where a mechanism may act after the last SAE
     order = sorted(range(n), key=lambda place: len(found.prompts[place]) + len(found.tokens[place]))
     with mechanism.apply(model, saes) as changed:
         encoders = {layer: Encoder.of(saes[layer], changed.dtype) for layer in layers}
@@ -84,7 +89,7 @@ def states_at(
             batch = pad(texts, pad_token=changed.pad_token, device=changed.device)
             lengths = torch.tensor([len(found.prompts[place]) for place in these])
             with hooks.prompts(lengths, torch.tensor(these), batch.tokens):
-                read = hooks.read(changed, batch, layers)
+                read = hooks.read(changed, batch, whole)
             step = (batch.mask.cumsum(-1) - 1).cpu() - lengths[:, None]
             for (first, last), into in zip(windows, made, strict=True):
                 counts = batch.mask.cpu() & (step >= first) & (step <= last)
@@ -142,61 +147,141 @@ class Overlap:
 
     top_by_chance: float
 
+    cka: float
+    """Linear CKA of what the residual stream changes by, item by item: are the same items moved alike?
+
+    Over all items, and both changes are from the same direct answers, which makes any two somewhat alike; look at what
+    random features and directions give. Chance: one's items change places.
+    """
+
+    cka_by_chance: float
+
 
 def overlap(direct: States, one: States, other: States, *, n_orders: int = 500, seed: int = 0) -> Overlap:
     """How alike the changes from the direct answers to two others are, on the same items in the same order.
 
     Raises ValueError for fewer than eight items that all three have.
     """
-    there = np.isfinite([next(iter(each.resid.values()))[:, 0] for each in (direct, one, other)]).all(0)
+    return overlaps(direct, {"one": one, "other": other}, n_orders=n_orders, seed=seed)["one", "other"]
+
+
+def overlaps(
+    direct: States, others: Mapping[str, States], *, n_orders: int = 500, seed: int = 0
+) -> dict[tuple[str, str], Overlap]:
+    """The same of every two, over the items that all have; chance is of the same orders for all."""
+    there = np.isfinite([next(iter(each.resid.values()))[:, 0] for each in (direct, *others.values())]).all(0)
     rng = np.random.default_rng(seed)
     drawn = rng.permutation(np.flatnonzero(there))
     if len(drawn) < FEWEST:
-        raise ValueError(f"{len(drawn)} items have answers under all three; an overlap needs at least {FEWEST}.")
-    halves = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
-    a, b = one.less(direct), other.less(direct)
-    acts = _likeness(_cosine, direct.acts, a.acts, b.acts, halves, n_orders, rng)
-    resid = _likeness(_cosine, direct.resid, a.resid, b.resid, halves, n_orders, rng)
-    top = _likeness(_in_common, direct.acts, a.acts, b.acts, halves, n_orders, rng)
-    ends = [float(np.quantile(each[1:], 0.95)) for each in (acts, resid, top)]
-    p = float(np.mean(acts >= acts[0] - 1e-12))
-    return Overlap(float(acts[0]), ends[0], p, float(resid[0]), ends[1], float(top[0]), ends[2])
+        raise ValueError(f"{len(drawn)} items have answers under all of them; an overlap needs at least {FEWEST}.")
+    shuffles = np.stack([np.arange(len(drawn)), *(rng.permutation(len(drawn)) for _ in range(n_orders))])
+    layers, totals = list(direct.acts), dict.fromkeys(combinations(others, 2), np.zeros(0))
+    for layer in layers:
+        acts, resid = direct.acts[layer][drawn], direct.resid[layer][drawn]
+        changes = {
+            name: _Change.of(each.acts[layer][drawn] - acts, each.resid[layer][drawn] - resid)
+            for name, each in others.items()
+        }
+        orders = [_orders(np.abs(states).mean(0), n_orders, rng) for states in (acts, resid)]
+        for place, (name, change) in enumerate(changes.items()):
+            shuffled = change.shuffled(orders, shuffles)
+            for other in list(changes)[:place]:
+                found = shuffled.likeness(changes[other]) / len(layers)
+                totals[other, name] = found if not len(totals[other, name]) else totals[other, name] + found
+    return {pair: _overlap_of(values) for pair, values in totals.items()}
 
 
-def _likeness(
-    measure: Callable[[Items, Items, Orders], np.ndarray],
-    direct: Mapping[int, Items],
-    one: Mapping[int, Items],
-    other: Mapping[int, Items],
-    halves: Halves,
-    n: int,
-    rng: Any,
-) -> Float[np.ndarray, "order"]:
-    """A measure, mean over layers and both ways of the halves; first as the features are, then in other orders."""
-    found, items = [], np.concatenate(halves)
-    for layer in one:
-        orders = _orders(np.abs(direct[layer][items]).mean(0), n, rng)
-        found += [measure(one[layer][x], other[layer][y], orders) for x, y in (halves, halves[::-1])]
-    return np.mean(found, axis=0)
+def _overlap_of(values: Float[np.ndarray, "measure order"]) -> Overlap:
+    """From the four measures, first as the features and items are, then in other orders."""
+    acts, resid, top, cka = [(float(each[0]), float(np.quantile(each[1:], 0.95))) for each in values]
+    p = float(np.mean(values[0] >= values[0, 0] - 1e-12))
+    return Overlap(*acts, p, *resid, *top, *cka)
 
 
-def _cosine(one: Items, other: Items, orders: Orders) -> Float[np.ndarray, "order"]:
-    """Of two mean changes."""
-    a, b = one.mean(0), other.mean(0)
-    size = np.linalg.norm(a) * np.linalg.norm(b)
-    return b[orders] @ a / size if size else np.zeros(len(orders))
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """What one mechanism changes at one layer: means and surest features of the two halves, and items against items."""
+
+    acts: tuple[np.ndarray, ...]
+    resid: tuple[np.ndarray, ...]
+    surest: tuple[np.ndarray, ...]
+    gram: np.ndarray
+
+    @classmethod
+    def of(cls, acts: Items, resid: Items) -> "_Change":
+        half = len(acts) // 2
+        parts = slice(None, half), slice(half, None)
+        return cls(
+            tuple(_unit(acts[part].mean(0)) for part in parts),
+            tuple(_unit(resid[part].mean(0)) for part in parts),
+            tuple(_surest(acts[part]) for part in parts),
+            _unit(_gram(resid.astype(np.float64))),
+        )
+
+    def shuffled(self, orders: Sequence[Orders], items: Orders) -> "_Change":
+        """In all orders of the features, of the dimensions, and of the items."""
+        return _Change(
+            tuple(each[orders[0]] for each in self.acts),
+            tuple(each[orders[1]] for each in self.resid),
+            tuple(each[orders[0]] for each in self.surest),
+            self.gram[items[:, :, None], items[:, None, :]],
+        )
+
+    def likeness(self, other: "_Change") -> Float[np.ndarray, "measure order"]:
+        """Of a shuffled change with another: cosine of features and of dimensions, surest in common, CKA.
+
+        The first three between different halves of the items, mean of both ways.
+        """
+        ways = ((0, 1), (1, 0))
+        return np.stack(
+            [
+                np.mean([self.acts[x] @ other.acts[y] for x, y in ways], axis=0),
+                np.mean([self.resid[x] @ other.resid[y] for x, y in ways], axis=0),
+                np.mean([(self.surest[x] & other.surest[y]).sum(1) / other.surest[y].sum() for x, y in ways], axis=0),
+                np.tensordot(self.gram, other.gram, 2),
+            ]
+        )
 
 
-def _in_common(one: Items, other: Items, orders: Orders) -> Float[np.ndarray, "order"]:
-    """The share of their surest features that two changes share."""
-    a, b = _surest(one), _surest(other)
-    return (a & b[orders]).sum(1) / a.sum()
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Of length 1, or 0 where there is nothing."""
+    size = np.linalg.norm(values)
+    return values / size if size else values
+
+
+def _gram(change: Items) -> Float[np.ndarray, "item item"]:
+    centred = change - change.mean(0)
+    return centred @ centred.T
+
+
+def sureness(change: Items) -> Float[np.ndarray, "_"]:
+    """The t of each feature's mean change over items; 0 for one that changes by the same everywhere."""
+    error = change.std(0, ddof=1) / np.sqrt(len(change))
+    return change.mean(0) / np.where(error > 0, error, np.inf)
+
+
+def raised(direct: States, one: States, other: States, n: int) -> tuple[list[Feature], list[Feature]]:
+    """The `n` features that two mechanisms both raise the most surely, and the `n` that the first raises alone.
+
+    Shared: the largest of the smaller t of the two. Its own: the largest t among those that the other does not raise or
+    lower at |t| of 2. Over the items that all three have.
+    """
+    there = np.isfinite([next(iter(each.resid.values()))[:, 0] for each in (direct, one, other)]).all(0)
+    shared: list[tuple[float, Feature]] = []
+    own: list[tuple[float, Feature]] = []
+    for layer in one.acts:
+        a, b = (sureness((each.acts[layer] - direct.acts[layer])[there]) for each in (one, other))
+        both, alone = np.minimum(a, b), np.where(np.abs(b) < UNMOVED, a, 0.0)
+        for values, into in ((both, shared), (alone, own)):
+            best = np.argsort(-values, kind="stable")[:n]
+            into += [(float(values[index]), Feature(layer, int(index))) for index in best if values[index] > UNMOVED]
+    first, second = ([f for _, f in sorted(found, key=lambda each: -each[0])[:n]] for found in (shared, own))
+    return first, second
 
 
 def _surest(change: Items) -> Bool[np.ndarray, "_"]:
     """The features of the largest |t|: fifty, or a twentieth of a small SAE's."""
-    error = change.std(0, ddof=1) / np.sqrt(len(change))
-    t = np.abs(change.mean(0)) / np.where(error > 0, error, np.inf)
+    t = np.abs(sureness(change))
     n = min(TOP, max(1, len(t) // 20))
     found = np.zeros(len(t), dtype=bool)
     found[np.argsort(-t, kind="stable")[:n]] = True

@@ -12,6 +12,7 @@ from .heat import plot_patching, plot_steps
 from .layers import plot_layers, plot_share_difference
 from .look import visible
 from .measures import plot_accuracy, plot_firing, plot_quality
+from .mechanisms import plot_overlaps, plot_pass_at_k, plot_through_steps, plot_weights
 from .page import figure_html, plotly_script, save_page
 from .reading import plot_probes, plot_similarity
 from .training import plot_training
@@ -26,13 +27,17 @@ __all__ = [
     "plot_funnel",
     "plot_layers",
     "plot_operators",
+    "plot_overlaps",
+    "plot_pass_at_k",
     "plot_patching",
     "plot_probes",
     "plot_quality",
     "plot_share_difference",
     "plot_similarity",
     "plot_steps",
+    "plot_through_steps",
     "plot_training",
+    "plot_weights",
     "plotly_script",
     "save_page",
     "visible",

@@ -46,12 +46,12 @@ def pooled(
     """The observations of every batch. The encoder's products run in the model's own precision."""
     encoders = {layer: Encoder.of(sae, model.dtype) for layer, sae in saes.items()}
     for batch in examples.batches(batch_size, model.device):
-        resid = read(model, batch.batch, list(encoders))
+        resid = read(model, batch.batch, list(encoders), batch.valid)
         of_token, label = observed(batch)
         shows = batch.label[batch.valid].long()
         values, sums = {}, {}
         for layer, encoder in encoders.items():
-            active = encoder(resid.pop(layer)[batch.valid])
+            active = encoder(resid.pop(layer))
             values[layer] = _pool(active, of_token, len(label), encoder.d_sae, pool)
             sums[layer] = _token_sums(active, shows, encoder.d_sae)
         yield Pooled(label, values, sums)

@@ -80,7 +80,8 @@ def search(
     layers = sorted(saes)
     rows = examples.observations()
     paired = is_paired(rows)
-    features = np.array([(layer, index) for layer in layers for index in range(len(saes[layer].W_dec))])
+    sizes = [len(saes[layer].W_dec) for layer in layers]
+    features = np.stack([np.repeat(layers, sizes), np.concatenate([np.arange(size) for size in sizes])], axis=1)
     sums: dict[int, _Sums] = {}
     with _block(block, len(rows), features) as filling:
         done = 0

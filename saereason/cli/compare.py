@@ -1,0 +1,59 @@
+"""Mechanisms side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .shell import ModelName, Out, check_own, out, plain_errors, show_table
+
+
+def compare(
+    suite: Annotated[
+        str, typer.Option(help="`demo`, or `quick`: a look at how it works, not at what it finds.")
+    ] = "demo",
+    model: ModelName = "smollm2-135m",
+    adapter: Annotated[str, typer.Option(help="A PEFT folder, or `taught`: the sibling that is compared as well.")] = (
+        "taught"
+    ),
+    saes: Annotated[str, typer.Option(help="SAEs of the model, named as elsewhere.")] = "smollm2-135m",
+    n: Annotated[int | None, typer.Option(help="Items of each task.")] = None,
+    folder: Out = Path("runs/compare"),
+    seed: int = 0,
+) -> None:
+    """Every way of making a model reason, on it and on a sibling with an adapter: do they find the same switch?"""
+    with plain_errors():
+        import sys
+        from dataclasses import replace
+
+        from saereason.executors import describe
+        from saereason.loading import load_model
+        from saereason.progress import steps
+        from saereason.runs import Run, claimed
+        from saereason.saes import check_saes, saes_of
+        from saereason.study.suite import ANSWERS, QUICK, Ground, Sizes, answer_rows, run_suite, verdict
+
+        check_own(folder, "compare")
+        suites = {"demo": Sizes(), "quick": QUICK}
+        if suite not in suites:
+            raise ValueError(f"no suite {suite!r}; there are {', '.join(suites)}.")
+        sizes = suites[suite] if n is None else replace(suites[suite], n=n)
+        base, changed = load_model(model), load_model(model, adapter=adapter)
+        loaded = saes_of(saes, device=base.device)
+        check_saes(base, loaded)
+        with claimed(folder), steps() as bars:
+            run = Run.open(folder)
+            run.write_manifest(
+                command=sys.argv, models=[base.hash, changed.hash], sizes=describe(sizes), seed=seed, suite=suite
+            )
+            name = Path(adapter).name
+            grounds = [
+                Ground(name, changed, loaded, run, bars, sizes, seed),
+                Ground("base", base, loaded, run, bars, sizes, seed, changed),
+            ]
+            found = run_suite(grounds)
+        for each in found:
+            rows = each.comparison.summary().set_index(["mechanism", "task"])
+            show_table(ANSWERS, [*answer_rows(each, rows)], f"{each.ground.name}: {sizes.n} items of each task")
+        out.print(verdict(found), markup=False, highlight=False, soft_wrap=True)
+        out.print(f"{folder / 'summary.json'}\n{folder / 'report.html'}", highlight=False)

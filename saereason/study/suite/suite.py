@@ -1,0 +1,61 @@
+"""The suite: every mechanism on a model and on its sibling, in one run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from saereason.mechanisms import Comparison, compare
+from saereason.runs import write_json, write_table
+
+from .arms import mechanisms_of
+from .chosen import Chosen
+from .ground import Ground
+from .parts import Parts, measure_parts
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What was found on one model."""
+
+    ground: Ground
+    chosen: Chosen
+    comparison: Comparison
+    parts: Parts
+
+    left_out: Mapping[str, str]
+    """Mechanisms that could not be had here, and why."""
+
+
+def run_suite(grounds: Sequence[Ground]) -> list[Compared]:
+    """Compare all mechanisms on every model; what they say, as `summary.json`, tables and `report.html` in the run.
+
+    What the run already holds is not done again.
+    """
+    from saereason.report import write_report
+
+    from .page import page, summary
+
+    found = [_compared(ground) for ground in grounds]
+    run = grounds[0].run
+    for each in found:
+        write_table(run.folder / f"{each.ground.name}.parquet", each.comparison.summary())
+    write_json(run.folder / "summary.json", summary(found))
+    write_report(run.folder, page(found))
+    return found
+
+
+def _compared(ground: Ground) -> Compared:
+    chosen = Chosen(ground)
+    with ground.bars.step(f"{ground.name}: choose and train") as show:
+        mechanisms, left_out = mechanisms_of(chosen, show)
+    with ground.bars.step(f"{ground.name}: compare") as show:
+        comparison = compare(
+            ground.model,
+            ground.saes,
+            mechanisms,
+            ground.tasks,
+            run=ground.run,
+            max_new_tokens=ground.sizes.most,
+            n_orders=ground.sizes.n_orders,
+            progress=show,
+        )
+    return Compared(ground, chosen, comparison, measure_parts(chosen, comparison), left_out)
