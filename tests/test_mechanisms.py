@@ -12,12 +12,12 @@ from conftest import tiny_model, tiny_sae
 
 import saereason as sr
 from saereason import hooks
-from saereason.effects import answer_log_probs, information_gain
+from saereason.effects import Thoughts, answer_log_probs, information_gain
 from saereason.effects.thoughts import mask_answer
 from saereason.mechanisms.adapted import Adapted
 from saereason.mechanisms.asking import Asked, ChainOfThought, Direct, ForcedPrefix, ThinkLonger
 from saereason.mechanisms.backward import BackwardCheck, inverses
-from saereason.mechanisms.comparison import compare
+from saereason.mechanisms.comparison import compare, together
 from saereason.mechanisms.decoding import CoTDecoding, Path, first_tokens, leads, paths, surest, tokens_in
 from saereason.mechanisms.fingerprints import along, overlap, states, states_at
 from saereason.mechanisms.forms import Changed, Demonstrated, changed_chains, demonstrated, follow
@@ -346,14 +346,14 @@ def test_a_comparison_puts_every_mechanism_on_the_same_items(model, tmp_path):
     seen, run = [], sr.Run.open(tmp_path)
     found = compare(model, SAES, mechanisms, tasks, run=run, max_new_tokens=6, progress=lambda *s: seen.append(s))
     names = ["direct", "CoT prompt", "feature", "backward check", "other"]
-    assert [each.name for each in found.mechanisms] == names and seen == [(n, 15) for n in range(1, 16)]
+    assert [each.name for each in found.mechanisms] == names and seen == [(n, 5) for n in range(1, 6)]
     assert len(found.answers) == 5 * (12 + 5) and set(found.overlaps) == set(itertools.combinations(names[1:], 2))
     plain = elicit(model, SAES, Steered("feature", (edit,)), MANY, max_new_tokens=6)
     assert list(found.of("feature")["text"]) == list(plain.texts)
     expected = states(model, SAES, Steered("feature", (edit,)), plain)
     np.testing.assert_allclose(found.states["feature"].acts[2], expected.acts[2], atol=1e-5)
     gain = information_gain(model, MANY, "Steps:", plain.texts)
-    np.testing.assert_allclose(found.gains["feature"].own, gain.own, atol=1e-6)
+    np.testing.assert_allclose(found.gains["feature"].own, gain.own, atol=1e-5)
     table = found.summary().set_index(["mechanism", "task"])
     assert len(table) == 10 and table.loc[("direct", "near"), "change"] == 0
     assert table.loc[("feature", "near"), "gain_own"] == pytest.approx(gain.own.mean())
@@ -366,7 +366,7 @@ def test_a_comparison_that_is_done_is_read(model, tmp_path, monkeypatch):
     run = sr.Run.open(tmp_path)
     first = compare(model, SAES, [ChainOfThought()], {"near": MANY}, run=run, max_new_tokens=4)
     monkeypatch.setattr("saereason.mechanisms.comparison.elicit", None)
-    monkeypatch.setattr("saereason.mechanisms.comparison.information_gain", None)
+    monkeypatch.setattr("saereason.mechanisms.comparison.Thoughts.gain", None)
     again = compare(model, SAES, [ChainOfThought()], {"near": MANY}, run=run, max_new_tokens=4)
     assert again.summary().equals(first.summary())
     with pytest.raises(TypeError):
@@ -485,12 +485,13 @@ def test_information_gain_is_two_forwards(model):
     thoughts = ["so 3", "7 7", "", "11 is 9", "the 11"]
     found = information_gain(model, TASK, "Steps:", thoughts)
     bare = answer_log_probs(model, TASK, "Steps:")
-    np.testing.assert_allclose(found.own, answer_log_probs(model, TASK, "Steps:", thoughts) - bare, atol=1e-6)
+    np.testing.assert_allclose(found.own, answer_log_probs(model, TASK, "Steps:", thoughts) - bare, atol=1e-5)
+    assert found.own[2] == 0, "no thought"
     blank = ["so …", "7 7", "", "11 is …", "the …"]
     assert [mask_answer(text, item) for text, item in zip(thoughts, TASK.items, strict=True)] == blank
-    np.testing.assert_allclose(found.masked, answer_log_probs(model, TASK, "Steps:", blank) - bare, atol=1e-6)
+    np.testing.assert_allclose(found.masked, answer_log_probs(model, TASK, "Steps:", blank) - bare, atol=1e-5)
     turned = [*thoughts[1:], thoughts[0]]
-    np.testing.assert_allclose(found.other, answer_log_probs(model, TASK, "Steps:", turned) - bare, atol=1e-6)
+    np.testing.assert_allclose(found.other, answer_log_probs(model, TASK, "Steps:", turned) - bare, atol=1e-5)
     assert found.own[2] == pytest.approx(0, abs=1e-5)
     alike = dataclasses.replace(TASK, items=tuple(dataclasses.replace(item, answer="3") for item in TASK.items))
     assert np.isnan(information_gain(model, alike, None, thoughts).other).all()
@@ -523,3 +524,41 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k():
     for bad in ((right, 5, [1]), (right, 6, [7]), (right, 6, [])):
         with pytest.raises(ValueError, match=r"give 0 to n|k must be from 1"):
             pass_at_k(*bad)
+
+
+def test_tasks_asked_alike_are_asked_together_and_costly_mechanisms_asked_less(model, tmp_path):
+    facts = dataclasses.replace(TASK, name="facts", kind="knowledge", direct="Name:")
+    far = dataclasses.replace(
+        TASK, name="far", items=tuple(dataclasses.replace(item, id=f"far {item.id}") for item in TASK.items)
+    )
+    tasks = {"near": MANY, "far": far, "facts": facts}
+    joined = together(tasks)
+    assert [list(parts) for _, parts in joined] == [["near", "far"], ["facts"]]
+    assert joined[0][1] == {"near": slice(0, 12), "far": slice(12, 17)} and joined[0][0].items == MANY.items + far.items
+    assert len(together({"near": MANY, "again": MANY})) == 2, "an item of two tasks is asked twice"
+    edit, run = Steered("f", (sr.Add(sr.Feature(1, 3), 9.0),)), sr.Run.open(tmp_path)
+    found = compare(model, SAES, [ChainOfThought()], tasks, run=run, costly=[edit], max_new_tokens=6)
+    for name in ("near", "far"):
+        alone = elicit(model, SAES, ChainOfThought(), tasks[name], max_new_tokens=6)
+        assert list(found.of("CoT prompt", name)["text"]) == list(alone.texts)
+    asked = found.answers[found.answers["mechanism"] == "f"]
+    assert set(asked["task"]) == {"near", "facts"} and len(found.summary()) == 3 + 3 + 2
+    assert found.written["f"].texts == elicit(model, SAES, edit, MANY, max_new_tokens=6).texts
+
+
+def test_a_thought_is_scored_once_however_often_it_is_asked_about(model, monkeypatch):
+    scored, asked = Thoughts(model, TASK, "Steps:"), []
+    plain = answer_log_probs
+
+    def counted(model, task, instruction, thoughts):
+        asked.append(len(thoughts))
+        return plain(model, task, instruction, thoughts)
+
+    monkeypatch.setattr("saereason.effects.thoughts.answer_log_probs", counted)
+    thoughts = ["so 3", "7 7", "", "11 is 9", "the 11"]
+    first, again = scored.gain(thoughts), scored.gain(thoughts)
+    np.testing.assert_array_equal(first.own, again.own)
+    assert sum(asked) == len(scored.known) and sum(asked) < 4 * len(TASK)
+    np.testing.assert_allclose(scored.log_probs(thoughts), plain(model, TASK, "Steps:", thoughts), atol=1e-5)
+    with pytest.raises(ValueError, match="there are 1 thoughts for 5 items"):
+        scored.log_probs(["so"])

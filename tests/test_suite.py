@@ -49,7 +49,7 @@ def test_every_mechanism_is_there_or_said_to_be_left_out(compared):
         "direct", "CoT prompt", "Chain of Draft", "forced prefix", "CoT-decoding", "budget forcing", "cognitive tools",
         "as many tokens of CoT", "backward check", "one feature, boosted", "one feature, added", "ReasonScore features",
         "random feature 1", "random direction 1", "DiffMean", "compression vector", "LiReF scaling",
-        "trained vector L1", "trained vector L2", "trained vectors, all layers", "adapter", "adapter, CoT prompt",
+        "trained vector L2", "trained vectors, all layers", "adapter", "adapter, CoT prompt",
     }  # fmt: skip
     assert of_base | missing == expected and not of_base & missing
     keys = {"accuracy", "low", "high", "tokens", "unparsed", "information_gain", "information_gain_masked", "knowledge"}
@@ -72,7 +72,7 @@ def test_the_page_shows_all_of_it(compared):
 
 def test_a_suite_that_is_done_is_read(compared, monkeypatch):
     folder, found = compared
-    for name in ("elicit", "information_gain"):
+    for name in ("elicit", "Thoughts.gain"):
         monkeypatch.setattr(f"saereason.mechanisms.comparison.{name}", None)
     for name in ("follow", "right_of"):
         monkeypatch.setattr(f"saereason.study.suite.parts.{name}", None)

@@ -4,7 +4,7 @@ from .answers import accuracy, against, answers, right, share_of
 from .harness import harness_model
 from .measure import Effect, measure
 from .sweep import Sweep, doses, sweep, sweep_units
-from .thoughts import Gain, answer_log_probs, information_gain
+from .thoughts import Gain, Thoughts, answer_log_probs, information_gain
 from .trial import Grades, Judge, Opens, Shows, Trial
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Opens",
     "Shows",
     "Sweep",
+    "Thoughts",
     "Trial",
     "accuracy",
     "against",

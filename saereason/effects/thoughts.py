@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -37,17 +37,44 @@ def information_gain(model: Model, task: Task, instruction: str | None, thoughts
     A thought that only states the answer gains by `own` and not by `masked`; one that helps with its form alone gains
     by `other` as well. Raises ValueError as `answer_log_probs`.
     """
-    bare = answer_log_probs(model, task, instruction)
-    own = answer_log_probs(model, task, instruction, thoughts) - bare
-    masked = [mask_answer(thought, item) for thought, item in zip(thoughts, task.items, strict=True)]
-    places = [_other(task.items, n) for n in range(len(task))]
-    others = ["" if place is None else thoughts[place] for place in places]
-    of_others = answer_log_probs(model, task, instruction, others) - bare
-    return Gain(
-        own,
-        answer_log_probs(model, task, instruction, masked) - bare,
-        np.where([place is None for place in places], np.nan, of_others),
-    )
+    return Thoughts(model, task, instruction).gain(thoughts)
+
+
+@dataclass(frozen=True, eq=False)
+class Thoughts:
+    """Thoughts about the items of a task, each of which is scored once however often it is asked about."""
+
+    model: Model
+    task: Task
+    instruction: str | None
+    known: dict[tuple[int, str], float] = field(default_factory=dict)
+    """The log-probability of an item's answer after a thought; after none, ""."""
+
+    def gain(self, thoughts: Sequence[str]) -> Gain:
+        """As `information_gain`."""
+        items = self.task.items
+        bare, own = self.log_probs([""] * len(items)), self.log_probs(thoughts)
+        masked = self.log_probs([mask_answer(said, item) for said, item in zip(thoughts, items, strict=True)])
+        places = [_other(items, n) for n in range(len(items))]
+        of_others = self.log_probs(["" if place is None else thoughts[place] for place in places])
+        of_others = np.where([place is None for place in places], np.nan, of_others)
+        return Gain(own - bare, masked - bare, of_others - bare)
+
+    def log_probs(self, thoughts: Sequence[str]) -> Float[np.ndarray, "item"]:
+        """As `answer_log_probs`."""
+        check_thoughts(self.task, thoughts)
+        new = [n for n, said in enumerate(thoughts) if (n, said) not in self.known]
+        if new:
+            some = replace(self.task, items=tuple(self.task.items[n] for n in new))
+            values = answer_log_probs(self.model, some, self.instruction, [thoughts[n] for n in new])
+            self.known.update(((n, thoughts[n]), float(value)) for n, value in zip(new, values, strict=True))
+        return np.array([self.known[n, said] for n, said in enumerate(thoughts)])
+
+
+def check_thoughts(task: Task, thoughts: Sequence[str]) -> None:
+    """Raises ValueError for another number of thoughts than items."""
+    if len(thoughts) != len(task):
+        raise ValueError(f"there are {len(thoughts)} thoughts for {len(task)} items; give one each.")
 
 
 def mask_answer(thought: str, item: Item) -> str:
@@ -72,8 +99,7 @@ def answer_log_probs(
     ValueError for another number of thoughts than items.
     """
     said = [""] * len(task) if thoughts is None else list(thoughts)
-    if len(said) != len(task):
-        raise ValueError(f"there are {len(said)} thoughts for {len(task)} items; give one each.")
+    check_thoughts(task, said)
 
     def tokens(text: str) -> tuple[int, ...]:
         return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])

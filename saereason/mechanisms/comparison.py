@@ -1,12 +1,12 @@
 """Every mechanism on the same items, in one feature space: do they find the same switch?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from saereason.effects import Gain, Trial, against, information_gain, right
+from saereason.effects import Gain, Thoughts, Trial, against, right
 from saereason.executors import inline, work_unit
 from saereason.model import Model
 from saereason.runs import Run
@@ -49,7 +49,7 @@ class Comparison:
         return self.answers[(self.answers["mechanism"] == mechanism) & (self.answers["task"] == chosen)]
 
     def summary(self) -> Any:
-        """A row for each mechanism and task, as a pandas table.
+        """A row for each mechanism and task that it was asked, as a pandas table.
 
         `accuracy` with Wilson's interval; `change` against the direct prompt with Tango's, paired by item; shares of
         outcomes; mean tokens of the answer and in all; on the first task the gains in nats per answer token, with
@@ -58,7 +58,9 @@ class Comparison:
         """
         import pandas as pd
 
-        rows = [self._row(mechanism.name, task) for mechanism in self.mechanisms for task in self.tasks]
+        asked = {(name, task) for name, task in zip(self.answers["mechanism"], self.answers["task"], strict=True)}
+        pairs = [(mechanism.name, task) for mechanism in self.mechanisms for task in self.tasks]
+        rows = [self._row(*pair) for pair in pairs if pair in asked]
         return pd.DataFrame(rows)
 
     def _row(self, name: str, task: str) -> dict[str, Any]:
@@ -91,6 +93,7 @@ def compare(
     tasks: Mapping[str, Task],
     *,
     run: Run,
+    costly: Sequence[Mechanism] = (),
     max_new_tokens: int = 96,
     batch_size: int = 100,
     n_orders: int = 500,
@@ -98,29 +101,31 @@ def compare(
 ) -> Comparison:
     """Let every mechanism, and the direct prompt, answer every task, and compare what each changes inside.
 
-    Answers and gains are kept in the run, one work unit a mechanism and task, and not computed again. Gains, states and
-    overlaps are of the first task. Raises ValueError for two mechanisms of one name, and without a task.
+    Mechanisms that are `costly` too, but of the tasks beyond the first they are asked those of knowledge alone. Answers
+    and gains are kept in the run and not computed again. Gains, states and overlaps are of the first task. Raises
+    ValueError for two mechanisms of one name, and without a task.
     """
-    every = (DIRECT, *(each for each in mechanisms if each != DIRECT))
+    every = (DIRECT, *(each for each in (*mechanisms, *costly) if each != DIRECT))
     names = [each.name for each in every]
     if len(set(names)) < len(names) or not tasks:
         raise ValueError(
             f"the mechanisms are {names} and the tasks {list(tasks)}; give each once, and a task at least."
         )
-    total, done, tables = len(every) * (len(tasks) + 1), 0, []
+    first = next(iter(tasks))
+    fewer = {name: task for name, task in tasks.items() if name == first or task.kind == "knowledge"}
+    scored, tables = Thoughts(model, tasks[first], tasks[first].cot), []
     gains, fingerprints, written = {}, {}, {}
-    for place, (task_name, task) in enumerate(tasks.items()):
-        for mechanism in every:
+    for done, mechanism in enumerate(every, 1):
+        for joined, parts in together(fewer if mechanism in costly else tasks):
             table, found = kept_answers(
-                model, saes, mechanism, task, run, max_new_tokens=max_new_tokens, batch_size=batch_size
+                model, saes, mechanism, joined, run, max_new_tokens=max_new_tokens, batch_size=batch_size
             )
-            tables.append(table.assign(mechanism=mechanism.name, task=task_name))
-            progress(done := done + 1, total)
-            if place == 0:
-                written[mechanism.name] = found
-                gains[mechanism.name] = _kept_gains(model, mechanism, task, found.texts, run)
-                fingerprints[mechanism.name] = states(model, saes, mechanism, found)
-                progress(done := done + 1, total)
+            tables += [table[part].assign(mechanism=mechanism.name, task=name) for name, part in parts.items()]
+            if first in parts:
+                written[mechanism.name] = found.part(parts[first])
+        gains[mechanism.name] = _kept_gains(scored, mechanism, written[mechanism.name].texts, run)
+        fingerprints[mechanism.name] = states(model, saes, mechanism, written[mechanism.name])
+        progress(done, len(every))
     direct = fingerprints[DIRECT.name]
     others = {name: fingerprints[name] for name in names[1:]}
     alike = overlaps(direct, others, n_orders=n_orders) if len(others) > 1 else {}
@@ -128,6 +133,23 @@ def compare(
 
     answers = pd.concat(tables, ignore_index=True)
     return Comparison(every, dict(tasks), answers, written, gains, fingerprints, alike)
+
+
+def together(tasks: Mapping[str, Task]) -> list[tuple[Task, dict[str, slice]]]:
+    """Tasks that are asked in the same way as one, for one pass over all their items; and each task's part of it."""
+    groups: dict[Any, list[str]] = {}
+    for name, task in tasks.items():
+        groups.setdefault((task.direct, task.cot, task.system, task.chat), []).append(name)
+    found = []
+    for names in groups.values():
+        items = [item for name in names for item in tasks[name].items]
+        if len({item.id for item in items}) < len(items):  # an item of two tasks has two answers
+            found += [(tasks[name], {name: slice(len(tasks[name]))}) for name in names]
+            continue
+        ends = np.cumsum([len(tasks[name]) for name in names]).tolist()
+        parts = {name: slice(end - len(tasks[name]), end) for name, end in zip(names, ends, strict=True)}
+        found.append((replace(tasks[names[0]], name=", ".join(names), items=tuple(items)), parts))
+    return found
 
 
 def kept_answers(
@@ -158,15 +180,15 @@ def kept_answers(
     return table.drop(columns=["prompt", "tokens", "finished"]), found
 
 
-def _kept_gains(model: Model, mechanism: Mechanism, task: Task, thoughts: Sequence[str], run: Run) -> Gain:
+def _kept_gains(scored: Thoughts, mechanism: Mechanism, thoughts: Sequence[str], run: Run) -> Gain:
     """Of a mechanism's answers taken for thoughts, on the model as it is."""
 
     def compute() -> list[dict[str, float]]:
-        gain = information_gain(model, task, task.cot, thoughts)
+        gain = scored.gain(thoughts)
         columns = zip(gain.own, gain.masked, gain.other, strict=True)
         return [{"own": own, "masked": masked, "other": other} for own, masked, other in columns]
 
-    unit = work_unit(model, "information gain", mechanism=mechanism, task=task, thoughts=list(thoughts))
+    unit = work_unit(scored.model, "information gain", mechanism=mechanism, task=scored.task, thoughts=list(thoughts))
     [(_, table)] = inline(run, [unit], lambda _: compute())
     return Gain(*(table[name].to_numpy(dtype=np.float64) for name in ("own", "masked", "other")))
 

@@ -37,6 +37,10 @@ class States:
     resid: Mapping[int, Items]
     acts: Mapping[int, Items]
 
+    def part(self, items: slice) -> "States":
+        """Of some of the items."""
+        return States({n: x[items] for n, x in self.resid.items()}, {n: x[items] for n, x in self.acts.items()})
+
     def less(self, other: "States") -> "States":
         """The difference, item by item."""
         return States(

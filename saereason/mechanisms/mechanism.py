@@ -44,6 +44,13 @@ class Written:
         prompts = tuple(tuple(model.encode(prompt)) for prompt in made.prompts)
         return cls(prompts, made.texts, made.tokens, made.finished, total)
 
+    def part(self, items: slice) -> "Written":
+        """What was written for some of the items."""
+        checked = self.consistent[items] if self.consistent else None
+        return Written(
+            self.prompts[items], self.texts[items], self.tokens[items], self.finished[items], self.spent[items], checked
+        )
+
 
 class Mechanism:
     """A way to make a model reason. Frozen dataclasses inherit from it."""

@@ -49,11 +49,11 @@ class Encoder:
             token, index = acts.nonzero(as_tuple=True)
             return Active(token, index, acts[token, index].float())
         pieces = [self._top_k(piece, *self.weights) for piece in x.split(AT_ONCE)]
-        values, index = map(torch.cat, zip(*pieces, strict=True))
+        values, index = pieces[0] if len(pieces) == 1 else map(torch.cat, zip(*pieces, strict=True))
         self._check_finite(x, values)
-        token = torch.arange(len(x), device=x.device).repeat_interleave(self.sae.cfg.k)
-        fires = values.flatten() > 0
-        return Active(token[fires], index.flatten()[fires], values.flatten()[fires].float())
+        flat = values.flatten()
+        fires = (flat > 0).nonzero()[:, 0]
+        return Active(fires // self.sae.cfg.k, index.flatten()[fires], flat[fires].float())
 
     def _top_k(self, x: Tensor, W_enc: Tensor, b_enc: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
         """Values and indices, `[token, k]` each."""

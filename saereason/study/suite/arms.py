@@ -28,6 +28,10 @@ TOOL_TOKENS = 48
 Makers = Sequence[tuple[str, Callable[[], Sequence[Mechanism]]]]
 
 
+COSTLY = (CoTDecoding, CognitiveTools, AsManyTokens, BackwardCheck)
+"""Kinds that take several calls or paths."""
+
+
 def mechanisms_of(chosen: Chosen, show: Step) -> tuple[list[Mechanism], dict[str, str]]:
     """All mechanisms that can be had on this model, and why the others cannot."""
     found: list[Mechanism] = []
@@ -87,7 +91,7 @@ def _training(chosen: Chosen) -> Makers:
     every = tuple(range(ground.model.n_layers))
     single = [
         (f"trained vector L{layer}", lambda layer=layer: [chosen.trained(f"trained vector L{layer}", (layer,))])
-        for layer in sorted(ground.saes)
+        for layer in sorted(ground.saes)[1::2]
     ]
     all_layers = ("trained vectors", lambda: [chosen.trained("trained vectors, all layers", every)])
     if ground.changed is None:

@@ -32,7 +32,7 @@ FAST = ("mechanism", "δ", "δ_c", "δ_o", "r_c", "r_o")
 UNDONE = ("mechanism", "as it is", "without shared", "without matched", "shared, beyond matched", "features")
 ANSWERS_NOTE = (
     "Share of right answers with Wilson's interval; the change against the direct prompt is paired by item (Tango). "
-    "Whatever is not right counts against it."
+    "Whatever is not right counts against it. What takes several calls is asked problems and capitals alone."
 )
 GAINS_NOTE = (
     "Rise in the log-probability of the right answer after the text, nats a token, on the model as it is. A text that "
@@ -141,7 +141,8 @@ def _sections(each: Compared) -> Iterator[Section]:
     yield Table(f"{of}: a result changed in the chain", FOLLOWED, tuple(_followed_rows(each)), FOLLOWED_NOTE)
     yield Table(f"{of}: by length of the chain", *_length_table(each))
     yield Table(f"{of}: fast and slow", FAST, tuple(_fast_rows(each)), FAST_NOTE)
-    yield Figure(f"{of}: one of k samples", plot_pass_at_k(parts.samples))
+    if parts.samples:
+        yield Figure(f"{of}: one of k samples", plot_pass_at_k(parts.samples))
     told = tuple(f"{m.name}: {m.describe()}" for m in each.comparison.mechanisms)
     yield Text(f"{of}: the mechanisms", told)
     if each.left_out:
@@ -181,11 +182,12 @@ FAST_NOTE = (
 
 def answer_rows(each: Compared, rows: Any) -> Iterator[tuple[Any, ...]]:
     for mechanism in each.comparison.mechanisms:
-        told = {task: rows.loc[(mechanism.name, task)] for task in each.comparison.tasks}
+        asked = [task for task in each.comparison.tasks if (mechanism.name, task) in rows.index]
+        told = {task: rows.loc[(mechanism.name, task)] for task in asked}
         shares = {t: Estimate(r["accuracy"], r["accuracy_low"], r["accuracy_high"]) for t, r in told.items()}
         first = told[PROBLEMS]
         change = Estimate(first["change"], first["change_low"], first["change_high"])
-        beyond = [shares[task] for task in (*STORIES, KNOWN) if task != PROBLEMS]
+        beyond = [shares.get(task) for task in (*STORIES, KNOWN) if task != PROBLEMS]
         yield (mechanism.name, shares[PROBLEMS], None if mechanism == DIRECT else change, *beyond)
 
 
@@ -270,7 +272,7 @@ def _length_table(each: Compared) -> tuple[tuple[str, ...], tuple[tuple[Any, ...
         table = answers[(answers["mechanism"] == mechanism.name) & answers["task"].isin(list(STORIES))]
         of, good = np.array([lengths[item] for item in table["item"]]), right(table)
         counts = [(int(good[of == length].sum()), int((of == length).sum())) for length in every]
-        rows.append((mechanism.name, *(wilson(*count) for count in counts)))
+        rows.append((mechanism.name, *(wilson(*count) if count[1] else None for count in counts)))
     header = ("mechanism", *(f"{length} steps" for length in every))
     return header, tuple(rows), "Training, where there was any, had two and three steps."
 

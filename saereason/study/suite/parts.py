@@ -212,10 +212,11 @@ def change_chains(ground: Ground, found: Comparison) -> dict[str, dict[Following
 
 
 def sample(ground: Ground, show: Step) -> dict[str, dict[int, Estimate]]:
-    """pass@k of the direct and the CoT prompt and of the adapter, where there is one."""
+    """pass@k of the direct and the CoT prompt and of the adapter; nothing without one, which they are compared with."""
+    if ground.changed is None:
+        return {}
     sizes, task = ground.sizes, ground.tasks[PROBLEMS]
-    arms: list[Mechanism] = [DIRECT, COT]
-    arms += [Adapted("adapter", ground.changed)] if ground.changed is not None else []
+    arms: list[Mechanism] = [DIRECT, COT, Adapted("adapter", ground.changed)]
     ks = [k for k in (1, 2, 4, 8, 16) if k <= sizes.samples]
     found = {}
     for done, arm in enumerate(arms, 1):
@@ -237,13 +238,14 @@ def step_by_step(ground: Ground, found: Comparison, show: Step) -> dict[str, Flo
 
     The change is against the direct answers over the same steps, on items that have both.
     """
-    clean = _at_steps(ground, DIRECT, found.written[DIRECT.name])
-    target = found.states[COT.name].less(found.states[DIRECT.name])
+    some = slice(ground.sizes.n_followed)
+    whole = found.states[DIRECT.name].part(some)
+    target = found.states[COT.name].part(some).less(whole)
+    clean = _at_steps(ground, DIRECT, found.written[DIRECT.name].part(some))
     made = {}
     for done, each in enumerate(found.mechanisms, 1):
         if each != DIRECT:
-            at = _at_steps(ground, each, found.written[each.name])
-            whole = found.states[DIRECT.name]
+            at = _at_steps(ground, each, found.written[each.name].part(some))
             pairs = zip(at, clean, strict=True)
             made[each.name] = np.stack([along(_less(one, other, whole), target) for one, other in pairs])
         show(done, len(found.mechanisms))

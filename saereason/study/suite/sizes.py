@@ -13,10 +13,10 @@ class Sizes:
     n_discovery: int = 64
     """Problems on which features, directions, sizes and openings are chosen."""
 
-    n_scored: int = 24
+    n_scored: int = 16
     """Of these, those on which candidates are scored."""
 
-    n_per_layer: int = 3
+    n_per_layer: int = 2
     """Candidate features a layer."""
 
     most: int = 96
@@ -40,10 +40,10 @@ class Sizes:
     n_shared: int = 8
     """Features that a mechanism shares with the CoT prompt and that are taken out of it."""
 
-    n_draws: int = 4
+    n_draws: int = 3
     """Matched sets of features that are taken out in their place."""
 
-    n_undone: int = 4
+    n_undone: int = 3
     """Mechanisms that features are taken out of, those that help most."""
 
     n_examples: int = 2
@@ -51,6 +51,9 @@ class Sizes:
 
     samples: int = 16
     """Sampled answers an item, for pass@k."""
+
+    n_followed: int = 16
+    """Items on which mechanisms are followed step by step."""
 
     n_orders: int = 200
     """Orders of the features that chance is of."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from saereason.mechanisms import Comparison, compare
 from saereason.runs import write_json, write_table
 
-from .arms import mechanisms_of
+from .arms import COSTLY, mechanisms_of
 from .chosen import Chosen
 from .ground import Ground
 from .parts import Parts, measure_parts
@@ -51,9 +51,10 @@ def _compared(ground: Ground) -> Compared:
         comparison = compare(
             ground.model,
             ground.saes,
-            mechanisms,
+            [each for each in mechanisms if not isinstance(each, COSTLY)],
             ground.tasks,
             run=ground.run,
+            costly=[each for each in mechanisms if isinstance(each, COSTLY)],
             max_new_tokens=ground.sizes.most,
             n_orders=ground.sizes.n_orders,
             progress=show,
