@@ -44,13 +44,10 @@ from saereason.stats import Estimate, mean_interval
 from saereason.steering import Divergence
 from saereason.tasks import confirmation_task, discovery_task
 
-from .subjects import Sizes, Subject
+from .subjects import MAPPED, Sizes, Subject
 
 FEATURES, SEARCHED, BUDGET_TEXTS = 5, 64, 24
 """Candidate features a layer, problems that they are searched on, and texts that their KL is measured over."""
-
-MAPPED = 3
-"""Results of an item that are mapped."""
 
 WORDINGS = {
     "fast": ("Answer with only a number.", "Give just the number, nothing else."),

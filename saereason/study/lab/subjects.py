@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
+
 from saereason.generate import generate
 from saereason.layers import (
     Family,
@@ -21,6 +23,8 @@ from saereason.layers import (
 )
 from saereason.layers.contrasts import POSITIONS
 from saereason.layers.families import fitting
+from saereason.layers.probes import folds, predicted
+from saereason.layers.steps import results_of
 from saereason.metrics import log_probs
 from saereason.model import Model
 from saereason.saes import SAE
@@ -31,6 +35,12 @@ MEAN_TEXTS = 32
 
 GRADIENT_PASSES = 4.0
 """Forward passes that a pass forward and back takes, about."""
+
+MAPPED = 3
+"""Results of an item that are mapped."""
+
+LABELS = 8
+"""Of a probe, about."""
 
 FEATURE_OPERATORS = 4
 """Candidate and matched features, without and with."""
@@ -133,8 +143,19 @@ def seconds_a_word(model: Model, family: Family) -> float:
     return (perf_counter() - start) / max(1, sum(map(len, written.tokens)))
 
 
+def seconds_a_probe(model: Model, n: int) -> float:
+    """Of probing every layer for labels of `n` items, and for shuffled ones, by one layer of noise."""
+    values = np.random.default_rng(0).standard_normal((n, model.d_model)).astype(np.float32)
+    labels = np.arange(n) % LABELS
+    start = perf_counter()
+    predicted(values, labels, folds(labels, 0))
+    return 2 * model.n_layers * (perf_counter() - start)
+
+
 def seconds_of(model: Model, subjects: Sequence[Subject], sizes: Sizes, per_token: float, per_written: float) -> float:
     """About how long the parts take, from the seconds of a token that is read and of one that is written."""
+    n_items = max(len(subject.family.metric) for subject in subjects)
+    a_probe = seconds_a_probe(model, n_items) / n_items
     asked = [subject for subject in subjects if subject.task is not None]
     half = (model.n_layers + 1) / 2
     found = 0.0
@@ -142,6 +163,10 @@ def seconds_of(model: Model, subjects: Sequence[Subject], sizes: Sizes, per_toke
         n = len(subject.family.metric)
         mean = n_tokens(subject.family) / n
         found += per_token * mean * min(n, sizes.patched) * (2 + 2 * len(POSITIONS) * half / 2)
+        found += a_probe * n
+        steps = min(MAPPED, max(len(results_of(item)) for item in subject.family.metric.items))
+        if steps > 1:
+            found += steps * n * (per_token * mean * (1 + half) + (steps + 1) * a_probe)
         longest = sizes.tokens if subject.family.kind == "reasoning" else sizes.short
         found += per_written * (model.n_layers + 1) * min(n, sizes.graded) * longest
         if subject.family.kind == "reasoning":

@@ -87,11 +87,16 @@ class Chosen:
     def table(self) -> FeatureTable:
         """The paired difference of every feature, with its firing rate on answers and plain text."""
         model, saes = self.ground.model, self.ground.saes
-        table = search(model, saes, self.examples)
         texts = [text for text in plain_texts() if model.fits(text)][:N_PLAIN]
         rows = [row for row in map(model.encode, (*self.written.texts, *texts)) if len(row) > 1]
-        rates = firing_rates(model, saes, rows)
-        return table.with_column("firing_rate", np.concatenate([rates[layer] for layer in sorted(saes)]))
+
+        def compute() -> list[dict[str, Any]]:
+            rates = firing_rates(model, saes, rows)
+            column = np.concatenate([rates[layer] for layer in sorted(saes)])
+            return search(model, saes, self.examples).with_column("firing_rate", column).to_pandas().to_dict("records")
+
+        frame = self.ground.kept("search", compute, task=self.ground.discovery, rows=rows)
+        return FeatureTable({str(name): frame[name].to_numpy() for name in frame.columns})
 
     @cached_property
     def metric(self) -> LogProb:

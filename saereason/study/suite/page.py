@@ -143,6 +143,8 @@ def _sections(each: Compared) -> Iterator[Section]:
     yield Table(f"{of}: fast and slow", FAST, tuple(_fast_rows(each)), FAST_NOTE)
     if parts.samples:
         yield Figure(f"{of}: one of k samples", plot_pass_at_k(parts.samples))
+    fits = tuple((f.layer, f.explained_variance, f.card_explained_variance, f.l0, f.fits) for f in each.fits)
+    yield Table(f"{of}: do the SAEs serve this model?", FITS, fits, FITS_NOTE)
     told = tuple(f"{m.name}: {m.describe()}" for m in each.comparison.mechanisms)
     yield Text(f"{of}: the mechanisms", told)
     if each.left_out:
@@ -174,6 +176,8 @@ FOLLOWED_NOTE = (
     "The first result in the model's own chain is another number, and it goes on from there. An answer that follows "
     "was computed from the chain; one that keeps what it was, was not."
 )
+FITS = ("layer", "explained variance here", "on its card", "L0", "fits")
+FITS_NOTE = "On paragraphs of English. Where an SAE does not fit, what its features do here means little."
 FAST_NOTE = (
     "Against the direct prompt: δ = δ_c − δ_o, what is corrected less what is spoiled; r_c and r_o are the same among "
     "those wrong, and right, at once."

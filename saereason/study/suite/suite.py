@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from saereason.mechanisms import Comparison, compare
+from saereason.preflight import Fit, preflight
 from saereason.runs import write_json, write_table
 
 from .arms import COSTLY, mechanisms_of
@@ -20,6 +21,9 @@ class Compared:
     chosen: Chosen
     comparison: Comparison
     parts: Parts
+
+    fits: Sequence[Fit]
+    """How the SAEs serve this model."""
 
     left_out: Mapping[str, str]
     """Mechanisms that could not be had here, and why."""
@@ -59,4 +63,6 @@ def _compared(ground: Ground) -> Compared:
             n_orders=ground.sizes.n_orders,
             progress=show,
         )
-    return Compared(ground, chosen, comparison, measure_parts(chosen, comparison), left_out)
+    with ground.bars.step(f"{ground.name}: do the SAEs fit"):
+        fits = preflight(ground.model, ground.saes, strict=False)
+    return Compared(ground, chosen, comparison, measure_parts(chosen, comparison), fits, left_out)
