@@ -19,9 +19,10 @@ from saereason.mechanisms.asking import Asked, ChainOfThought, Direct, ForcedPre
 from saereason.mechanisms.backward import BackwardCheck, inverses
 from saereason.mechanisms.comparison import compare, together
 from saereason.mechanisms.decoding import CoTDecoding, Path, first_tokens, leads, paths, surest, tokens_in
-from saereason.mechanisms.fingerprints import along, overlap, states, states_at
+from saereason.mechanisms.fingerprints import along, states, states_at
 from saereason.mechanisms.forms import Changed, Demonstrated, changed_chains, demonstrated, follow
 from saereason.mechanisms.mechanism import Written, answer_rows, elicit
+from saereason.mechanisms.overlaps import overlap
 from saereason.mechanisms.sampling import right_of
 from saereason.mechanisms.steering import Steered, compression, compression_vector
 from saereason.mechanisms.tools import TOOLS, AsManyTokens, CognitiveTools, Tool

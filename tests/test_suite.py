@@ -12,7 +12,8 @@ from conftest import tiny_model, tiny_sae
 import saereason as sr
 from saereason.effects import right
 from saereason.mechanisms import Following, Without, weight_change
-from saereason.mechanisms.fingerprints import States, raised, sureness
+from saereason.mechanisms.fingerprints import States
+from saereason.mechanisms.overlaps import raised, sureness
 from saereason.progress import steps
 from saereason.stats import linear_cka
 from saereason.study.suite import QUICK, Ground, run_suite

@@ -5,9 +5,10 @@ from .asking import Asked, ChainOfThought, Direct, ForcedPrefix, ThinkLonger, ch
 from .backward import BackwardCheck
 from .comparison import Comparison, compare, kept_answers
 from .decoding import CoTDecoding
-from .fingerprints import Overlap, States, along, overlap, overlaps, raised, states, states_at
+from .fingerprints import States, along, states, states_at
 from .forms import Changed, Demonstrated, Following, changed_chains, demonstrated, follow
 from .mechanism import Mechanism, Written, answer_rows, elicit
+from .overlaps import Overlap, overlap, overlaps, raised
 from .sampling import right_of
 from .steering import Steered, compression, compression_vector
 from .tools import TOOLS, AsManyTokens, CognitiveTools, Tool

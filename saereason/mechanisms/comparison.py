@@ -15,8 +15,9 @@ from saereason.stats import mean_interval
 from saereason.tasks import Task
 
 from .asking import Direct
-from .fingerprints import Overlap, States, overlaps, states
+from .fingerprints import States, states
 from .mechanism import Mechanism, Progress, Written, answer_rows, elicit, unseen
+from .overlaps import Overlap, overlaps
 
 DIRECT = Direct()
 
