@@ -3,11 +3,14 @@
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, TypeVar
 
 from . import hooks
 from .model import Model
@@ -54,6 +57,7 @@ class WorkUnit:
 
 Rows = list[dict[str, Any]]
 Compute = Callable[[WorkUnit], Rows]
+T = TypeVar("T")
 
 
 def work_unit(model: Model, name: str, *, saes: Mapping[int, SAE] | None = None, **arguments: Any) -> WorkUnit:
@@ -89,6 +93,34 @@ def inline(run: Run, units: Iterable[WorkUnit], compute: Compute) -> Iterator[tu
         if not path.is_file():
             write_table(path, pd.DataFrame(compute(unit)))
         yield unit, pd.read_parquet(path)
+
+
+def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
+    """What each gives, all at work at once with an equal part of torch's threads, which on small models is faster.
+
+    They must not share a model or SAEs. The first error is raised at once, and so is Ctrl-C: the others are left to end
+    with the process.
+    """
+    import torch
+
+    threads, done = torch.get_num_threads(), SimpleQueue[tuple[int, T | None, BaseException | None]]()
+
+    def work(place: int, context: Context) -> None:
+        torch.set_num_threads(max(1, threads // len(works)))
+        try:
+            done.put((place, context.run(works[place]), None))
+        except BaseException as error:
+            done.put((place, None, error))
+
+    for place in range(len(works)):
+        Thread(target=work, args=(place, copy_context()), daemon=True).start()
+    found: dict[int, Any] = {}
+    for _ in works:
+        place, result, error = done.get()
+        if error is not None:
+            raise error
+        found[place] = result
+    return [found[place] for place in range(len(works))]
 
 
 def _in_force() -> list[Any]:

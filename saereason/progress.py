@@ -32,7 +32,7 @@ class Steps:
             spent = perf_counter() - start
             self.seconds[name] = round(self.seconds.get(name, 0.0) + spent, 1)
             self._bars.stop_task(task)
-        shown = self._bars.tasks[-1].total or 1
+        shown = next(each.total for each in self._bars.tasks if each.id == task) or 1
         self._bars.update(task, completed=shown, total=shown)
         if not self._bars.console.is_terminal:
             self._bars.console.print(f"{name}: {spent:.1f} s", highlight=False)

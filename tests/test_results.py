@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+from contextvars import ContextVar
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saereason import Add, Feature, FeatureTable, Run, WorkUnit, inline, work_unit
-from saereason.executors import code_version, describe, result_path
+from saereason.executors import code_version, describe, result_path, side_by_side
 from saereason.runs import git_revision, write_file, write_folder, write_json, write_text
 
 UNIT = WorkUnit("layer", '{"a":1,"b":[2,3]}', "w0", "t0", ((0, "s0"), (3, "s3")), "float32", 2, "c0")
@@ -339,3 +341,38 @@ def test_a_unit_that_fails_leaves_no_result_and_is_computed_the_next_time(tmp_pa
     assert not list(tmp_path.rglob("*"))
     ((_, frame),) = inline(run, [dataclasses.replace(UNIT, name="a/b")], lambda unit: [{"value": 2}])
     assert frame["value"].tolist() == [2] and len(list((tmp_path / "results").iterdir())) == 1
+
+
+MARK: ContextVar[str] = ContextVar("mark", default="none")
+
+
+def test_works_side_by_side_share_the_threads_and_see_what_is_in_force():
+    both, threads = [Event(), Event()], torch.get_num_threads()
+    torch.set_num_threads(4)
+
+    def work(place):
+        both[place].set()
+        assert both[1 - place].wait(30), "the other has not begun"
+        MARK.set(f"{MARK.get()} {place}")
+        return place, torch.get_num_threads(), MARK.get()
+
+    token = MARK.set("outer")
+    try:
+        assert side_by_side([lambda: work(0), lambda: work(1)]) == [(0, 2, "outer 0"), (1, 2, "outer 1")]
+        assert (torch.get_num_threads(), MARK.get()) == (4, "outer")
+    finally:
+        MARK.reset(token)
+        torch.set_num_threads(threads)
+
+
+def test_the_first_error_of_works_side_by_side_does_not_wait_for_the_others():
+    over = Event()
+
+    def fails():
+        raise ValueError("no such layer")
+
+    try:
+        with pytest.raises(ValueError, match="no such layer"):
+            side_by_side([lambda: over.wait(60), fails])
+    finally:
+        over.set()

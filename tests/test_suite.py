@@ -81,6 +81,15 @@ def test_a_suite_that_is_done_is_read(compared, monkeypatch):
     assert summary(run_suite(grounds_in(folder))) == summary(found)
 
 
+@pytest.mark.slow
+def test_models_side_by_side_answer_as_they_do_alone(compared, tmp_path):
+    other = replace(grounds_in(tmp_path)[0], name="other", model=tiny_model(seed=7, n_ctx=2048), changed=None)
+    both = summary(run_suite([*grounds_in(tmp_path), other]))
+    alone = summary(compared[1])
+    assert {name: row for name, row in both["mechanisms"].items() if name.startswith("base: ")} == alone["mechanisms"]
+    assert {name: row for name, row in both["overlap"].items() if name.startswith("base: ")} == alone["overlap"]
+
+
 def test_choices_rest_on_discovery_alone(compared):
     ground = compared[1][0].ground
     reported = {item.question for name, task in ground.tasks.items() if name != KNOWN for item in task.items}

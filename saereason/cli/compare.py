@@ -38,9 +38,10 @@ def compare(
         if suite not in suites:
             raise ValueError(f"no suite {suite!r}; there are {', '.join(suites)}.")
         sizes = suites[suite] if n is None else replace(suites[suite], n=n)
-        base, changed = load_model(model), load_model(model, adapter=adapter)
-        loaded = saes_of(saes, device=base.device)
-        check_saes(base, loaded)
+        base = load_model(model)
+        taught, changed = (load_model(model, adapter=adapter) for _ in range(2))
+        of_base, of_taught = (saes_of(saes, device=base.device) for _ in range(2))
+        check_saes(base, of_base)
         with claimed(folder), steps() as bars:
             run = Run.open(folder)
             run.write_manifest(
@@ -48,8 +49,8 @@ def compare(
             )
             name = Path(adapter).name
             grounds = [
-                Ground(name, changed, loaded, run, bars, sizes, seed),
-                Ground("base", base, loaded, run, bars, sizes, seed, changed),
+                Ground(name, taught, of_taught, run, bars, sizes, seed),
+                Ground("base", base, of_base, run, bars, sizes, seed, changed),
             ]
             found = run_suite(grounds)
         for each in found:

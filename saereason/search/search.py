@@ -40,7 +40,7 @@ class _Sums:
     def of(cls, batch: Pooled, layer: int, *, paired: bool) -> "_Sums":
         values = batch.values[layer].cpu()
         on, off = values[batch.label], values[~batch.label]
-        active = torch.stack([(acts > 0).sum(0).double() for acts in (off, on)])
+        active = torch.stack([acts.sign().sum(0).double() for acts in (off, on)])
         return cls(moments(on), moments(off), moments(on - off if paired else on[:0]), active, batch.tokens[layer])
 
     def __add__(self, other: "_Sums") -> "_Sums":

@@ -28,8 +28,8 @@ TOOL_TOKENS = 48
 Makers = Sequence[tuple[str, Callable[[], Sequence[Mechanism]]]]
 
 
-COSTLY = (CoTDecoding, CognitiveTools, AsManyTokens, BackwardCheck)
-"""Kinds that take several calls or paths."""
+COSTLY = (CoTDecoding, CognitiveTools, AsManyTokens, BackwardCheck, ThinkLonger)
+"""Kinds that take several calls or paths, or many tokens."""
 
 
 def mechanisms_of(chosen: Chosen, show: Step) -> tuple[list[Mechanism], dict[str, str]]:

@@ -10,10 +10,10 @@ class Sizes:
     n: int = 40
     """Items of each task that is reported on."""
 
-    n_discovery: int = 64
+    n_discovery: int = 48
     """Problems on which features, directions, sizes and openings are chosen."""
 
-    n_scored: int = 16
+    n_scored: int = 8
     """Of these, those on which candidates are scored."""
 
     n_per_layer: int = 2
@@ -25,7 +25,7 @@ class Sizes:
     paths: int = 10
     """First tokens that CoT-decoding follows."""
 
-    n_lessons: int = 160
+    n_lessons: int = 96
     """Worked problems that vectors are trained on."""
 
     n_pairs: int = 50

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from saereason.executors import side_by_side
 from saereason.mechanisms import Comparison, compare
 from saereason.preflight import Fit, preflight
 from saereason.runs import write_json, write_table
@@ -32,13 +34,13 @@ class Compared:
 def run_suite(grounds: Sequence[Ground]) -> list[Compared]:
     """Compare all mechanisms on every model; what they say, as `summary.json`, tables and `report.html` in the run.
 
-    What the run already holds is not done again.
+    The grounds are worked on side by side, so no two may share a model or SAEs. What the run holds is not done again.
     """
     from saereason.report import write_report
 
     from .page import page, summary
 
-    found = [_compared(ground) for ground in grounds]
+    found = side_by_side([partial(_compared, ground) for ground in grounds])
     run = grounds[0].run
     for each in found:
         write_table(run.folder / f"{each.ground.name}.parquet", each.comparison.summary())
