@@ -9,9 +9,11 @@ from .narrowed import Decay, OnRows, While, WhileAlong
 from .on_features import Add, Boost, Clamp, Scale, SetProjection
 from .sizes import largest_acts, mean_norms
 from .steered import SilentEditError, Steering, steered
+from .units import UNITS, moving, short, unit_sizes
 from .when import After, Everywhere, Generated, LastPromptToken, Prompt, Steps, When, parse_when
 
 __all__ = [
+    "UNITS",
     "Add",
     "AddVector",
     "After",
@@ -44,7 +46,10 @@ __all__ = [
     "largest_acts",
     "mean_contributions",
     "mean_norms",
+    "moving",
     "parse_when",
     "per_row",
+    "short",
     "steered",
+    "unit_sizes",
 ]

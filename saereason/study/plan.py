@@ -19,11 +19,22 @@ from saereason.features import Feature
 from saereason.loading import as_dtype, load_model
 from saereason.model import Model
 from saereason.saes import SAE
-from saereason.steering import Add, Boost, Clamp, Divergence, Intervention, Scale, SetProjection, parse_when
+from saereason.steering import (
+    UNITS,
+    Add,
+    Boost,
+    Clamp,
+    Divergence,
+    Intervention,
+    Scale,
+    SetProjection,
+    moving,
+    parse_when,
+    short,
+    unit_sizes,
+)
 from saereason.tasks import COT, DIRECT, Task, confirmation_task, discovery_task, load_benchmark, load_task
 from saereason.training import plain_texts
-
-from .units import UNITS, moving, short, unit_sizes
 
 OPERATORS: dict[str, type[Any]] = {
     "add": Add,

@@ -1,11 +1,16 @@
-"""Sizes of a plan in other units than the operator's own."""
+"""Sizes in other units than the operator's own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saereason.model import Model
 from saereason.saes import SAE, decoder_row
-from saereason.steering import Add, Divergence, Intervention, SetProjection, at_kl, largest_acts, mean_norms
+
+from .budget import at_kl
+from .interventions import Intervention
+from .kl import Divergence
+from .on_features import Add, SetProjection
+from .sizes import largest_acts, mean_norms
 
 UNITS = ("own", "largest-act", "mean-norm", "nats")
 NEAR = 0.1
