@@ -1,9 +1,10 @@
 """One value for each prompt and feature, in one streaming pass over all layers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -17,9 +18,13 @@ Pool = Literal["mean", "max"]
 """Over the scored tokens of one prompt and label."""
 
 
+AT_LEAST = 128
+"""Tokens that are encoded at once where there are as many: reading the encoders' weights is most of what few cost."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pooled:
-    """A batch's observations: one for each group and label, in the order of groups, on before off."""
+    """Observations: one for each group and label, in the order of groups, on before off."""
 
     label: Bool[Tensor, "observation"]
     values: Mapping[int, Float[Tensor, "observation d_sae"]]
@@ -41,20 +46,61 @@ class TokenSums:
 
 @torch.no_grad()
 def pooled(
-    model: Model, saes: Mapping[int, SAE], examples: Examples, *, pool: Pool = "mean", batch_size: int = 32
+    model: Model,
+    saes: Mapping[int, SAE],
+    examples: Examples,
+    *,
+    pool: Pool = "mean",
+    batch_size: int = 32,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Pooled]:
-    """The observations of every batch. The encoder's products run in the model's own precision."""
+    """The observations of some batches at a time. The encoder's products run in the model's own precision.
+
+    `progress` is told after each batch how many observations have been read.
+    """
     encoders = {layer: Encoder.of(sae, model.dtype) for layer, sae in saes.items()}
+    waiting: list[_Read] = []
+    done = 0
     for batch in examples.batches(batch_size, model.device):
-        resid = read(model, batch.batch, list(encoders), batch.valid)
+        waiting.append(_Read.of(batch, read(model, batch.batch, list(encoders), batch.valid)))
+        done += len(waiting[-1].label)
+        progress(done)
+        if sum(map(len, waiting)) >= AT_LEAST:
+            yield _encoded(encoders, waiting, pool)
+            waiting = []
+    if waiting:
+        yield _encoded(encoders, waiting, pool)
+
+
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """The scored tokens of a batch, not yet encoded."""
+
+    resid: dict[int, Float[Tensor, "token d_model"]]
+    of_token: Int[Tensor, "token"]
+    shows: Int[Tensor, "token"]
+    label: Bool[Tensor, "observation"]
+
+    @classmethod
+    def of(cls, batch: Examples, resid: dict[int, Tensor]) -> "_Read":
         of_token, label = observed(batch)
-        shows = batch.label[batch.valid].long()
-        values, sums = {}, {}
-        for layer, encoder in encoders.items():
-            active = encoder(resid.pop(layer))
-            values[layer] = _pool(active, of_token, len(label), encoder.d_sae, pool)
-            sums[layer] = _token_sums(active, shows, encoder.d_sae)
-        yield Pooled(label, values, sums)
+        return cls(resid, of_token, batch.label[batch.valid].long(), label)
+
+    def __len__(self) -> int:
+        return len(self.shows)
+
+
+def _encoded(encoders: Mapping[int, Encoder], parts: list[_Read], pool: Pool) -> Pooled:
+    """The observations of some batches, one batch's after the other's."""
+    before = np.cumsum([0, *(len(part.label) for part in parts)]).tolist()
+    of_token = torch.cat([part.of_token + n for part, n in zip(parts, before, strict=False)])
+    shows, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("shows", "label"))
+    values, sums = {}, {}
+    for layer, encoder in encoders.items():
+        active = encoder(torch.cat([part.resid.pop(layer) for part in parts]))
+        values[layer] = _pool(active, of_token, len(label), encoder.d_sae, pool)
+        sums[layer] = _token_sums(active, shows, encoder.d_sae)
+    return Pooled(label, values, sums)
 
 
 def observed(batch: Examples) -> tuple[Int[Tensor, "token"], Bool[Tensor, "observation"]]:

@@ -85,7 +85,15 @@ def search(
     sums: dict[int, _Sums] = {}
     with _block(block, len(rows), features) as filling:
         done = 0
-        for batch in pooled(model, {n: saes[n] for n in layers}, examples, pool=pool, batch_size=batch_size):
+        reading = pooled(
+            model,
+            {n: saes[n] for n in layers},
+            examples,
+            pool=pool,
+            batch_size=batch_size,
+            progress=lambda n: progress(n, len(rows)),
+        )
+        for batch in reading:
             now = slice(done, done + len(batch.label))
             for layer in layers:
                 part = _Sums.of(batch, layer, paired=paired)
@@ -93,7 +101,6 @@ def search(
             if filling is not None:
                 filling.add(rows[now], torch.cat([batch.values[layer].cpu() for layer in layers], dim=1).numpy())
             done = now.stop
-            progress(done, len(rows))
     table = _table(features, [sums[layer] for layer in layers], paired=paired)
     return table if block is None else table.with_column("auroc", _auroc(Block.open(block)))
 
