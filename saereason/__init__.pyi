@@ -34,6 +34,8 @@ from .examples import Examples as Examples
 from .executors import WorkUnit as WorkUnit
 from .executors import inline as inline
 from .executors import work_unit as work_unit
+from .explorer import Explorer as Explorer
+from .explorer import explore as explore
 from .features import Feature as Feature
 from .features import FeatureTable as FeatureTable
 from .generate import Generation as Generation

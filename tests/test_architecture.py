@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "saereason"
 
 ORDER = [
-    {"stats", "features", "model", "loading", "hooks", "receipts", "runs"},
+    {"stats", "features", "model", "loading", "hooks", "receipts", "runs", "progress"},
     {"prefixes", "writing", "together", "generate", "examples", "saes", "tasks", "executors"},
     {"metrics"},
     {"quality", "preflight", "publish", "training", "search", "steering"},
@@ -23,7 +23,7 @@ ORDER = [
     {"controls", "layers"},
     {"plots", "explorer", "report"},
     {"behaviours"},
-    {"demo", "progress", "study"},
+    {"demo", "study"},
     {"cli"},
 ]
 """A module imports from its own group and from those above it."""

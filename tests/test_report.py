@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import shutil
 from base64 import b64encode
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -286,16 +285,6 @@ def test_what_scrolls_is_reached_by_the_keyboard(hostile):
 
 # in a browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 DRAWN = "document.querySelectorAll('.plot .main-svg').length >= 4 && document.querySelectorAll('.xtick').length > 8"
 OUTSIDE = """() => [...document.querySelectorAll('.plot')].flatMap(plot => {
     const box = plot.getBoundingClientRect();
@@ -314,18 +303,6 @@ COLOURS = """() => [getComputedStyle(document.documentElement).backgroundColor,
 def luminance(colour):
     rgb = np.array([float(part) for part in re.findall(r"[\d.]+", colour)[:3]]) / 255
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the PATH")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-        yield opened
-        opened.close()
 
 
 def context(browser, name):

@@ -47,7 +47,8 @@ def _card(ex: Exploration, card: FeatureCard, acts: Acts) -> Card:
         "neighbours": [[str(other), round(cosine, 3)] for other, cosine in card.neighbours],
         "depth": ex.depth(feature),
         "scores": [
-            [each.name, *map(number, (each.value, each.low, each.high))] for each in evidence(ex.table, feature, ex.block)
+            [each.name, *map(number, (each.value, each.low, each.high))]
+            for each in evidence(ex.table, feature, ex.block)
         ],
         "verdict": _verdict(ex.verdicts.get(feature)),
         "doses": doses(ex.sweep, feature),

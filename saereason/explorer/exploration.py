@@ -63,7 +63,9 @@ class Exploration:
         no numbers, and a block of another search.
         """
         check_saes(model, saes)
-        chosen = next((name for name in ("studentised", *table.columns) if _is_score(table, name)), "") if by is None else by
+        chosen = (
+            next((name for name in ("studentised", *table.columns) if _is_score(table, name)), "") if by is None else by
+        )
         if not len(table) or not _is_score(table, chosen):
             raise ValueError(
                 f"the table has {len(table)} features and no numbers to rank them by in {chosen!r}; its columns are "
@@ -73,7 +75,9 @@ class Exploration:
             sae_at(saes, Feature(int(layer), int(table.at(int(layer))["index"].max())))
         known = None if block is None else Block.open(block)
         if known is not None and len({*table} - {Feature(*map(int, each)) for each in known.features}):
-            raise ValueError(f"the block at {block} lacks features of the table; give the block of this table's search.")
+            raise ValueError(
+                f"the block at {block} lacks features of the table; give the block of this table's search."
+            )
         given = [text for text in plain_texts() if model.fits(text)][:N_TEXTS] if texts is None else texts
         rows = tuple(tuple(row[:ROW]) for row in map(model.encode, given) if len(row) > 1)
         contexts = feature_contexts(model, saes, rows, progress=progress)

@@ -71,7 +71,9 @@ def acts_on(
             index = active.index.cpu()
             kept = wanted[layer][index]
             token, values = active.token.cpu()[kept], active.acts.cpu()[kept].numpy()
-            for which, r, p, act in zip(index[kept].tolist(), row[token].tolist(), pos[token].tolist(), values, strict=True):
+            for which, r, p, act in zip(
+                index[kept].tolist(), row[token].tolist(), pos[token].tolist(), values, strict=True
+            ):
                 found[Feature(layer, which)][these[r]][p] = act
         progress(min(start + batch_size, len(numbers)), len(numbers))
     return found

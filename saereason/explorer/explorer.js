@@ -1,0 +1,496 @@
+// The feature explorer: a list, a card and a bench. A notebook (anywidget) and a page on disk run this same file.
+// All text of a model or a user becomes text nodes; nothing here reads HTML or makes a request.
+
+const ROW = 30; // pixels
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0]/u;
+const SAID = { "\n": "⏎", "\t": "⇥", "\r": "␍" };
+
+// elements
+
+function made(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const h = (tag, attributes = {}, ...children) => made(document.createElement(tag), attributes, children);
+const s = (tag, attributes = {}, ...children) =>
+  made(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
+
+/** A text as nodes, in which control, zero-width and direction characters are marks that one can see. */
+function shown(text) {
+  const nodes = [];
+  let plain = "";
+  for (const c of String(text)) {
+    if (!HIDDEN.test(c)) {
+      plain += c;
+      continue;
+    }
+    if (plain) nodes.push(plain);
+    plain = "";
+    const code = c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
+    nodes.push(h("span", { class: "mark" }, SAID[c] ?? `<U+${code}>`));
+  }
+  if (plain) nodes.push(plain);
+  return nodes;
+}
+
+const word = (text) => h("bdi", {}, shown(text));
+
+function figure(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (Number.isInteger(value) && Math.abs(value) < 1e7) return value.toLocaleString("en");
+  const size = Math.abs(value);
+  return size !== 0 && (size < 5e-4 || size >= 1e6) ? value.toExponential(1) : value.toFixed(3);
+}
+
+const interval = ([value, low, high]) =>
+  low === null || low === undefined ? figure(value) : `${figure(value)} [${figure(low)}, ${figure(high)}]`;
+
+const section = (title, ...children) => h("section", {}, h("h3", {}, title), ...children);
+
+function table(header, rows, label) {
+  return h("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": label },
+    h("table", {},
+      h("thead", {}, h("tr", {}, header.map((name) => h("th", { scope: "col" }, name)))),
+      h("tbody", {}, rows.map((row) => h("tr", {}, row.map((cell) => h("td", {}, cell)))))));
+}
+
+// drawings
+
+const scale = (from, to, low, high) => (value) => low + ((value - from) / (to - from || 1)) * (high - low);
+
+function spark(values, own) {
+  const x = scale(0, Math.max(1, values.length - 1), 2, 66), y = scale(0, 1, 18, 2);
+  const points = values.map((value, n) => `${x(n).toFixed(1)},${y(Math.max(0, value)).toFixed(1)}`).join(" ");
+  return s("svg", { width: 68, height: 20, "aria-hidden": "true" },
+    s("polyline", { points, class: "line" }), s("circle", { cx: x(own), cy: y(values[own] ?? 0), r: 2.4, class: "dot" }));
+}
+
+function reach([value, low, high]) {
+  if (low === null || low === undefined || value === null) return null;
+  const x = scale(Math.min(0, low), Math.max(0, high), 4, 116);
+  return s("svg", { width: 120, height: 16, "aria-hidden": "true" },
+    s("line", { x1: x(0), x2: x(0), y1: 1, y2: 15, class: "rule" }),
+    s("line", { x1: x(low), x2: x(high), y1: 8, y2: 8, class: "line" }),
+    s("circle", { cx: x(value), cy: 8, r: 3, class: "dot" }));
+}
+
+/** Axes in a frame: `draw` gets the two scales. */
+function chart({ label, x: [x0, x1], y: [y0, y1], xs, ys, xTitle, yTitle, width = 420, height = 190 }, draw) {
+  const left = 60, x = scale(x0, x1, left, width - 12), y = scale(y0, y1, height - 36, 10);
+  const rules = ys.map((value) => [
+    s("line", { x1: left, x2: width - 12, y1: y(value), y2: y(value), class: "rule" }),
+    s("text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, `${+value.toPrecision(3)}`),
+  ]);
+  const marks = xs.map(([value, text]) => s("text", { x: x(value), y: height - 20, "text-anchor": "middle" }, text));
+  return s("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": label }, ...rules.flat(), ...marks,
+    s("text", { x: (left + width - 12) / 2, y: height - 4, "text-anchor": "middle", class: "title" }, xTitle),
+    s("text", { transform: `translate(11 ${(height - 26) / 2}) rotate(-90)`, "text-anchor": "middle", class: "title" }, yTitle),
+    draw(x, y));
+}
+
+const whole = (first, last) => Array.from({ length: last - first + 1 }, (_, k) => first + k);
+
+/** Round numbers from low to high. */
+function round(low, high, most = 5) {
+  const raw = (high - low) / most || 1, power = 10 ** Math.floor(Math.log10(raw));
+  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= raw);
+  const first = Math.ceil(low / step - 1e-9), last = Math.floor(high / step + 1e-9);
+  return whole(first, last).map((n) => n * step);
+}
+
+const some = (values, most) => values.filter((_, n) => n % Math.ceil(values.length / most) === 0);
+
+function histogram(density) {
+  const most = Math.log10(1 + Math.max(...density.map(([, , n]) => n)));
+  const first = Math.log2(density[0][0]), last = Math.log2(density[density.length - 1][1]);
+  const powers = some(whole(Math.ceil(first), Math.floor(last)), 8);
+  return chart({
+    label: "How many tokens at which activation", x: [first, last], y: [0, most], xTitle: "activation", yTitle: "tokens (log)",
+    xs: powers.map((power) => [power, `${+(2 ** power).toPrecision(2)}`]), ys: [],
+  }, (x, y) => density.map(([low, high, n]) => {
+    const left = x(Math.log2(low)), top = y(Math.log10(1 + n));
+    return s("rect", { x: left, y: top, width: Math.max(1, x(Math.log2(high)) - left - 1), height: y(0) - top, class: "bar" },
+      s("title", {}, `${figure(low)} to ${figure(high)}: ${n.toLocaleString("en")} tokens`));
+  }));
+}
+
+function byLayer(layers, values, { label, yTitle, y = [0, 1], own = null }) {
+  return chart({
+    label, x: [layers[0], layers[layers.length - 1]], y, xTitle: "layer", yTitle, ys: round(...y),
+    xs: some(layers, 10).map((layer) => [layer, layer]),
+  }, (px, py) => [
+    s("polyline", { points: layers.map((layer, n) => `${px(layer)},${py(values[n] ?? y[0])}`).join(" "), class: "line" }),
+    ...layers.map((layer, n) => s("circle", { cx: px(layer), cy: py(values[n] ?? y[0]), r: layer === own ? 4.5 : 2.5, class: "dot" },
+      s("title", {}, `layer ${layer}: ${figure(values[n])}`))),
+  ]);
+}
+
+function doseChart(doses) {
+  const sizes = doses.map((dose) => dose.size ?? 0), clean = doses[0].clean;
+  const groups = new Map();
+  for (const dose of doses) {
+    const kind = `${dose.kind}, ${dose.when}`;
+    groups.set(kind, [...(groups.get(kind) ?? []), dose]);
+  }
+  return chart({
+    label: "Accuracy by size", x: [Math.min(...sizes), Math.max(...sizes)], y: [0, 1], xTitle: "size", yTitle: "accuracy",
+    xs: some([...new Set(sizes)].sort((a, b) => a - b), 7).map((size) => [size, `${+size.toPrecision(3)}`]), ys: round(0, 1),
+  }, (x, y) => [
+    s("line", { x1: x(Math.min(...sizes)), x2: x(Math.max(...sizes)), y1: y(clean), y2: y(clean), class: "clean" }, s("title", {}, "clean")),
+    ...[...groups.values()].flatMap((group) => [
+      s("polyline", { points: group.map((d) => `${x(d.size ?? 0)},${y(d.accuracy[0])}`).join(" "), class: "line" }),
+      ...group.flatMap((d) => [
+        s("line", { x1: x(d.size), x2: x(d.size), y1: y(d.accuracy[1]), y2: y(d.accuracy[2]), class: "line" }),
+        s("circle", { cx: x(d.size), cy: y(d.accuracy[0]), r: 3, class: "dot" }, s("title", {}, `${d.arm}: ${interval(d.accuracy)}`)),
+      ]),
+    ]),
+  ]);
+}
+
+// the card
+
+function context([tokens, acts, focus], most) {
+  const parts = tokens.map((token, n) => {
+    const share = Math.min(1, Math.max(0, acts[n] / (most || 1)));
+    return h("bdi", {
+      class: `token${n === focus ? " focus" : ""}`, style: share ? `--share: ${share.toFixed(2)}` : null,
+      title: acts[n] ? `activation ${figure(acts[n])}` : null,
+    }, shown(token));
+  });
+  return h("div", { class: "context" }, h("span", { class: "act" }, figure(acts[focus])), h("span", { dir: "ltr" }, parts));
+}
+
+function ladder(verdict) {
+  const MARKS = { true: ["✓", "passed"], false: ["✗", "failed"], null: ["–", "not tried"] };
+  return section(`Ladder of claims: rung ${verdict.height} as ${verdict.behaviour}`, h("p", {}, shown(verdict.said)),
+    h("ol", { class: "ladder" }, verdict.rungs.map((rung) => {
+      const [mark, said] = MARKS[rung.passed];
+      const held = [rung.n ? `n = ${rung.n}` : "", rung.against.length ? `against ${rung.against.join(", ")}` : ""].filter(Boolean);
+      return h("li", { value: rung.number, class: said.replace(" ", "-") },
+        h("b", {}, `${mark} ${rung.name}`), ` (${said}): `, shown(rung.said),
+        rung.figure ? h("span", { class: "soft" }, ` ${interval(rung.figure)} ${rung.unit}`) : null,
+        held.length ? h("span", { class: "soft" }, ` (${held.join("; ")})`) : null);
+    })));
+}
+
+function tokens(title, pairs) {
+  return h("div", {}, h("h4", {}, title), h("ol", { class: "tokens" },
+    pairs.map(([token, logit]) => h("li", {}, h("code", { class: "token" }, word(token)), h("span", { class: "soft" }, ` ${figure(logit)}`)))));
+}
+
+function cardOf(card, about, choose) {
+  const layer = Number(card.feature.slice(1).split("/")[0]);
+  const evidence = section("Evidence", table(["score", "value, 95% interval", ""],
+    card.scores.map(([name, ...estimate]) => [name, interval(estimate), reach(estimate)]), "Evidence"),
+    card.scores.some(([, , low]) => low !== null) ? h("p", { class: "soft" }, "Intervals resample prompts, pairs together.")
+      : h("p", { class: "soft" }, "No intervals: the search kept no block of its prompts."));
+  const reads = section("What it reads", card.top.length ? card.top.map((one) => context(one, card.max_act))
+    : h("p", {}, `It fires on none of the ${figure(card.n_tokens)} tokens read.`));
+  const lower = card.quantiles.filter(([, some]) => some.length).map(([q, some]) =>
+    [h("h4", {}, `About the ${Math.round(100 * q)}th percentile of its activations`), some.map((one) => context(one, card.max_act))]);
+  const others = card.neighbours.map(([name, cosine]) => h("li", {}, about.has(name)
+    ? h("button", { class: "link", onclick: () => choose(name) }, name) : name, h("span", { class: "soft" }, ` ${figure(cosine)}`)));
+  return [
+    h("p", {}, `Fires on ${(100 * card.firing_rate).toPrecision(3)}% of ${figure(card.n_tokens)} tokens, at most ${figure(card.max_act)}.`),
+    evidence, card.verdict ? ladder(card.verdict) : null,
+    card.doses.length ? section("Dose and response", doseChart(card.doses), table(["arm", "accuracy", "change"],
+      card.doses.map((d) => [d.arm, interval(d.accuracy), interval(d.change)]), "Doses")) : null,
+    section("What it writes (logit lens)", h("div", { class: "pair" }, tokens("raises", card.raised), tokens("lowers", card.lowered))),
+    reads, lower.length ? section("And when it is weaker", ...lower) : null,
+    card.density.length ? section("How strongly, how often", histogram(card.density)) : null,
+    section("Through the layers", byLayer(about.layers, card.depth,
+      { label: "Nearest decoder row at each layer", yTitle: "cosine of nearest row", own: layer })),
+    section("Nearest decoder rows", h("ol", { class: "tokens" }, others)),
+  ];
+}
+
+// the list
+
+const FILTER = "Write L14, L14/3021, a score such as difference>0.5, starred, or verdict; all must hold.";
+
+/** A test of a row's number, from what was typed; raises an Error with what is wrong. */
+function filterOf(text, columns, state) {
+  const tests = text.trim().split(/\s+/).filter(Boolean).map((term) => {
+    const place = /^L(\d+)(?:\/(\d*))?$/i.exec(term), bound = /^(\w+)(>=|<=|>|<|=)(-?[\d.eE+-]+)$/.exec(term);
+    if (place) return (n) => columns.layer[n] === +place[1] && (!place[2] || String(columns.index[n]).startsWith(place[2]));
+    if (term === "starred") return (n) => state.starred().has(state.name(n));
+    if (term === "verdict") return (n) => columns.rung !== undefined && !Number.isNaN(columns.rung[n]);
+    if (bound && columns[bound[1]] && Number.isFinite(+bound[3])) {
+      const values = columns[bound[1]], b = +bound[3];
+      return { ">": (n) => values[n] > b, "<": (n) => values[n] < b, ">=": (n) => values[n] >= b, "<=": (n) => values[n] <= b,
+        "=": (n) => values[n] === b }[bound[2]];
+    }
+    throw new Error(`“${term}” is no filter. ${FILTER}`);
+  });
+  return (n) => tests.every((test) => test(n));
+}
+
+function sorted(rows, values, falling) {
+  const sign = falling ? -1 : 1;
+  return rows.sort((a, b) => {
+    const x = values[a], y = values[b];
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
+    return sign * (x - y) || a - b;
+  });
+}
+
+function list(state, choose) {
+  const { columns, about, n } = state;
+  const names = [...about.scores, ...(columns.rung ? ["rung"] : [])];
+  let by = about.by, falling = true, rows = new Uint32Array(0), wanted = null;
+  const count = h("p", { class: "soft", role: "status" }), spacer = h("div", { class: "rows" });
+  const body = h("div", { class: "body", tabindex: 0, role: "grid", "aria-label": "Features", "aria-rowcount": n }, spacer);
+  const head = h("div", { class: "row head" });
+  const box = h("input", { type: "search", placeholder: "L14  difference>0.5  starred", "aria-label": `Filter. ${FILTER}`, title: FILTER });
+
+  function order() {
+    try {
+      const test = filterOf(box.value, columns, state);
+      rows = sorted(Uint32Array.from({ length: n }, (_, k) => k).filter(test), columns[by], falling);
+      count.textContent = `${rows.length.toLocaleString("en")} of ${n.toLocaleString("en")} features`;
+      count.classList.remove("wrong");
+    } catch (error) {
+      count.textContent = error.message;
+      count.classList.add("wrong");
+    }
+    spacer.style.height = `${rows.length * ROW}px`;
+    headings();
+    draw();
+  }
+
+  function headings() {
+    const cells = ["", "feature", "by layer", ...names].map((name, k) => k < 3 ? h("span", { class: `cell c${k}` }, name)
+      : h("span", { class: "cell", "aria-sort": name === by ? (falling ? "descending" : "ascending") : null },
+        h("button", { class: "link", title: `Sort by ${name}`, onclick: () => { falling = name === by ? !falling : true; by = name; order(); } },
+          name, name === by ? (falling ? " ▼" : " ▲") : "")));
+    head.replaceChildren(...cells);
+  }
+
+  function row(place) {
+    const number = rows[place], name = state.name(number), depth = state.depth(name), star = state.starred().has(name);
+    return h("div", {
+      class: "row", role: "row", id: `${state.id}-${number}`, "aria-rowindex": place + 1, style: `top: ${place * ROW}px`,
+      "aria-selected": String(name === state.selected()), onclick: () => choose(name),
+    }, h("span", { class: "cell c0", role: "gridcell" }, star ? "★" : ""), h("span", { class: "cell c1", role: "gridcell" }, name),
+    h("span", { class: "cell c2", role: "gridcell" }, depth ? spark(depth, about.layers.indexOf(columns.layer[number])) : ""),
+    ...names.map((score) => h("span", { class: "cell", role: "gridcell" }, figure(columns[score][number]))));
+  }
+
+  function draw() {
+    const first = Math.max(0, Math.floor(body.scrollTop / ROW) - 5);
+    const last = Math.min(rows.length, Math.ceil((body.scrollTop + (body.clientHeight || 400)) / ROW) + 5);
+    const places = Array.from({ length: last - first }, (_, k) => first + k);
+    spacer.replaceChildren(...places.map(row));
+    const at = rows.indexOf(state.number(state.selected()));
+    if (at >= first && at < last) body.setAttribute("aria-activedescendant", `${state.id}-${rows[at]}`);
+    else body.removeAttribute("aria-activedescendant");
+    clearTimeout(wanted);
+    wanted = setTimeout(() => state.wantDepths(places.map((place) => state.name(rows[place]))), 120);
+  }
+
+  function show(name) {
+    const at = rows.indexOf(state.number(name));
+    if (at >= 0 && (at * ROW < body.scrollTop || (at + 1) * ROW > body.scrollTop + body.clientHeight)) {
+      body.scrollTop = at * ROW - body.clientHeight / 2;
+    }
+    draw();
+  }
+
+  body.addEventListener("scroll", () => requestAnimationFrame(draw));
+  body.addEventListener("keydown", (event) => {
+    const page = Math.max(1, Math.floor(body.clientHeight / ROW) - 1), at = rows.indexOf(state.number(state.selected()));
+    const moves = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: rows.length - 1 };
+    if (event.key === "s") state.star(state.selected());
+    if (!(event.key in moves) || !rows.length) return;
+    event.preventDefault();
+    choose(state.name(rows[Math.min(rows.length - 1, Math.max(0, moves[event.key]))]));
+  });
+  let typed = null;
+  box.addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(order, 100); });
+  new ResizeObserver(draw).observe(body);
+  order();
+  const element = h("div", { class: "list" }, h("div", { class: "search" }, box, count), h("div", { class: "grid" }, head, body));
+  return { element, draw, show, first: () => (rows.length ? state.name(rows[0]) : null) };
+}
+
+// layers
+
+function layerPage(about, choose) {
+  const page = about.page, layers = page.map((one) => one.layer);
+  const most = Math.max(...page.flatMap((one) => one.best.map(([, value]) => Math.abs(value))), 1e-12);
+  const means = page.map((one) => one.mean ?? 0), top = Math.max(...means, 0), low = Math.min(...means, 0);
+  const deep = Math.max(...page.map((one) => one.best.length)), width = Math.max(16, Math.min(34, 900 / page.length)), high = 14;
+  const cells = page.flatMap((one, column) => one.best.map(([index, value], k) =>
+    s("rect", {
+      x: 40 + column * width, y: 8 + k * high, width: width - 1, height: high - 1, class: `heat${value < 0 ? " below" : ""}`,
+      "fill-opacity": (0.06 + (0.94 * Math.abs(value)) / most).toFixed(3),
+      ...(about.has(`L${one.layer}/${index}`) ? { onclick: () => choose(`L${one.layer}/${index}`), cursor: "pointer" } : {}),
+    }, s("title", {}, `L${one.layer}/${index}: ${about.by} ${figure(value)}`))));
+  return h("div", { class: "layers" },
+    section(`The ten best features of each layer, mean ${about.by}`, layers.length > 1
+      ? byLayer(layers, means, { label: `Mean ${about.by} of the best ten by layer`, yTitle: about.by, y: [low, top || 1] })
+      : h("p", {}, `${figure(means[0])} at layer ${layers[0]}, the only one.`)),
+    section(`The best features of each layer by ${about.by}`,
+      h("p", { class: "soft" }, "The best of each layer at the top; click one. In the list, write L14 to see those of a layer."),
+      h("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Heat map" },
+        s("svg", { width: 46 + page.length * width, height: 34 + deep * high, role: "img", "aria-label": `${about.by} by layer and rank` }, cells,
+          layers.map((layer, k) => s("text", { x: 40 + (k + 0.45) * width, y: 22 + deep * high, "text-anchor": "middle" }, layer)),
+          s("text", { x: 34, y: 18, "text-anchor": "end" }, "1"), s("text", { x: 34, y: 4 + deep * high, "text-anchor": "end" }, deep)))));
+}
+
+// what needs a kernel: own text, and the steering bench
+
+function ownText(state) {
+  const box = h("textarea", { rows: 2, "aria-label": "A text of your own" }), said = h("div", { role: "status" });
+  const go = h("button", { onclick: () => { said.replaceChildren("reading …"); state.send({ kind: "text", text: box.value }); } }, "Read it");
+  state.answers.text = (answer) => said.replaceChildren(answer.error
+    ? h("p", { class: "wrong" }, answer.error) : context([answer.tokens, answer.acts, answer.focus], Math.max(answer.max_act, ...answer.acts)));
+  return section("On a text of your own", box, go, said);
+}
+
+function choice(label, options, value) {
+  const select = h("select", {}, options.map((option) => h("option", { value: option, selected: option === value }, option)));
+  return [h("label", {}, label, " ", select), () => select.value];
+}
+
+function bench(state) {
+  const { about } = state;
+  const prompt = h("textarea", { rows: 3, "aria-label": "Prompt" }, about.prompt);
+  const [kindField, kind] = choice("intervention", about.kinds, about.kinds[0]);
+  const size = h("input", { type: "number", step: "any", value: 1, "aria-label": "size" });
+  const [unitField, unit] = choice("in", about.units, "largest-act");
+  const [whenField, when] = choice("when", about.whens, "last-prompt-token");
+  const most = h("input", { type: "number", min: 1, max: 400, value: 48, "aria-label": "tokens at most" });
+  const sides = [0, 1].map(() => h("div", { class: "text", dir: "auto", "aria-live": "off" }));
+  const first = h("div"), receipt = h("p", { class: "soft", role: "status" });
+  let texts = ["", ""];
+  const go = h("button", {
+    onclick: () => {
+      texts = ["", ""];
+      sides.forEach((side) => side.replaceChildren());
+      first.replaceChildren();
+      receipt.replaceChildren("generating …");
+      receipt.classList.remove("wrong");
+      go.disabled = true;
+      state.send({ kind: "steer", prompt: prompt.value, intervention: kind(), size: +size.value, unit: unit(), when: when(), tokens: +most.value });
+    },
+  }, "Generate");
+  state.answers.token = ({ row, text }) => { texts[row] += text; sides[row].replaceChildren(...shown(texts[row])); };
+  state.answers.steered = (answer) => {
+    go.disabled = false;
+    receipt.replaceChildren(...shown(answer.error ?? answer.receipt));
+    receipt.classList.toggle("wrong", Boolean(answer.error));
+    if (answer.error) return;
+    answer.texts.forEach((text, row) => sides[row].replaceChildren(...shown(text)));
+    first.replaceChildren(table(["first token", "clean", "steered"],
+      answer.first.map(([token, clean, steered]) => [h("code", { class: "token" }, word(token)), figure(clean), figure(steered)]), "First tokens"));
+  };
+  return section("Steer it", prompt,
+    h("div", { class: "fields" }, kindField, h("label", {}, "size ", size), unitField, whenField, h("label", {}, "tokens ", most), go),
+    h("div", { class: "pair" }, h("div", {}, h("h4", {}, "clean"), sides[0]), h("div", {}, h("h4", {}, "steered"), sides[1])), receipt, first);
+}
+
+// the whole
+
+const bytes = (value) => typeof value === "string" ? Uint8Array.from(atob(value), (c) => c.charCodeAt(0)).buffer
+  : value.buffer.slice(value.byteOffset, value.byteOffset + value.byteLength);
+
+function stateOf(model) {
+  const about = model.get("about"), data = model.get("data"), columns = {};
+  for (const [name, value] of Object.entries(data)) {
+    columns[name] = name === "layer" || name === "index" ? new Int32Array(bytes(value)) : new Float32Array(bytes(value));
+  }
+  const n = columns.layer.length, numbers = new Map(), depths = new Map(), asked = new Set();
+  for (let k = 0; k < n; k += 1) numbers.set(`L${columns.layer[k]}/${columns.index[k]}`, k);
+  about.has = (name) => numbers.has(name);
+  return {
+    model, about, columns, n, depths, answers: {},
+    id: `saereason-${Math.random().toString(36).slice(2)}`,
+    name: (k) => `L${columns.layer[k]}/${columns.index[k]}`,
+    number: (name) => numbers.get(name) ?? -1,
+    selected: () => model.get("selected"),
+    starred: () => new Set(model.get("starred")),
+    depth: (name) => depths.get(name) ?? model.depth?.(name),
+    send: (message) => model.send(message),
+    star(name) {
+      if (!about.live || !name) return;
+      const now = this.starred();
+      if (!now.delete(name)) now.add(name);
+      model.set("starred", [...now].sort());
+      model.save_changes();
+    },
+    wantDepths(names) {
+      const fresh = about.live ? names.filter((name) => !depths.has(name) && !asked.has(name)) : [];
+      fresh.forEach((name) => asked.add(name));
+      if (fresh.length) model.send({ kind: "depths", features: fresh });
+    },
+  };
+}
+
+function notes(state) {
+  const box = h("textarea", { rows: 2, "aria-label": "Notes", readonly: !state.about.live, placeholder: state.about.live ? "Notes, kept with the run" : "" });
+  box.value = state.model.get("notes")[state.selected()] ?? "";
+  box.addEventListener("change", () => {
+    state.model.set("notes", { ...state.model.get("notes"), [state.selected()]: box.value });
+    state.model.save_changes();
+  });
+  return state.about.live || box.value ? box : null;
+}
+
+function render({ model, el }) {
+  const state = stateOf(model), { about } = state;
+  const card = h("article", { class: "card", tabindex: -1, "aria-label": "Feature" });
+  const choose = (name) => {
+    if (name === null || name === state.selected()) return;
+    model.set("selected", name);
+    model.save_changes();
+  };
+  const features = list(state, choose);
+
+  function star(name) {
+    const on = state.starred().has(name);
+    return h("button", { class: "star", "aria-pressed": String(on), title: on ? "Take the star away" : "Star it", disabled: !about.live, onclick: () => state.star(name) }, on ? "★" : "☆");
+  }
+
+  function drawCard() {
+    const name = state.selected(), now = model.get("card");
+    if (!name) card.replaceChildren(h("p", { class: "soft" }, "Choose a feature."));
+    else if (now?.feature !== name) card.replaceChildren(h("h2", {}, name), h("p", { class: "soft", role: "status" }, now?.error ?? "reading …"));
+    else {
+      card.replaceChildren(h("h2", {}, name, " ", star(name)), ...[notes(state), ...cardOf(now, about, choose),
+        about.live ? ownText(state) : null, about.live ? bench(state) : null].flat().filter(Boolean));
+    }
+  }
+
+  const views = { Features: h("div", { class: "split" }, features.element, card), Layers: layerPage(about, (name) => { look("Features"); choose(name); }) };
+  const tabs = Object.keys(views).map((name) => h("button", { role: "tab", onclick: () => look(name) }, name));
+  function look(name) {
+    for (const tab of tabs) tab.setAttribute("aria-selected", String(tab.textContent === name));
+    for (const [each, view] of Object.entries(views)) view.hidden = each !== name;
+    features.draw();
+  }
+  const changes = {
+    "change:selected": () => { features.show(state.selected()); drawCard(); }, "change:card": drawCard,
+    "change:starred": () => { features.draw(); drawCard(); },
+    "msg:custom": (message) => {
+      if (message.kind === "depths") {
+        for (const [name, depth] of Object.entries(message.depths)) state.depths.set(name, depth);
+        features.draw();
+      } else state.answers[message.kind]?.(message);
+    },
+  };
+  for (const [event, change] of Object.entries(changes)) model.on(event, change);
+  const root = h("div", { class: "saereason" }, h("div", { role: "tablist", class: "tabs" }, tabs), ...Object.values(views));
+  el.append(root);
+  look("Features");
+  drawCard();
+  if (!state.selected()) choose(features.first());
+  return () => { for (const [event, change] of Object.entries(changes)) model.off?.(event, change); };
+}
+
+export default { render };
