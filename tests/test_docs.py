@@ -23,6 +23,7 @@ SMALLER = {
         ".take(20)": ".take(4)",
     },
     "search": {"n=24": "n=6"},
+    "exchange": {"[:100]": "[:20]"},
     "challenge": {
         "if layer in (14, 24)": "if layer == 14",
         "n_discovery=96": "n_rehearsal=2, n_plain=12, max_new_tokens=4, n_discovery=8",
@@ -65,6 +66,15 @@ def test_the_page_on_saes_runs(tmp_path, monkeypatch, topk_saes):
     names = {"__name__": "docs"}
     exec(compile("\n".join(blocks(DOCS / "saes.md")), "saes.md", "exec"), names)
     assert list(names["packed"]) == list(topk_saes)
+
+
+def test_the_page_on_exchange_runs(tmp_path, monkeypatch, model, topk_saes):
+    monkeypatch.chdir(tmp_path)
+    rows = [list(range(n % 7 + 4, n % 7 + 90)) for n in range(12)]
+    code = "\n".join(blocks(DOCS / "exchange.md")[1:])  # the first loads the real model
+    names = {"sr": sr, "model": model, "saes": {3: topk_saes[3]}, "rows": rows}
+    exec(compile(code.replace("14", "3"), "exchange.md", "exec"), names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["batches", "export", "latents"]
 
 
 def test_the_example_with_the_harness_runs(tmp_path, monkeypatch, capsys, model, topk_saes):
