@@ -6,9 +6,8 @@ from pathlib import Path
 from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
+from saereason.marks import visible
 from saereason.runs import write_text
-
-from .look import visible
 
 
 def figure_html(figure: Figure, id_: str, *, label: str = "") -> str:
