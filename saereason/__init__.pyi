@@ -110,6 +110,7 @@ from .metrics import Metric as Metric
 from .model import Model as Model
 from .plots import plot_layers as plot_layers
 from .plots import plot_share_difference as plot_share_difference
+from .plots import save_figures as save_figures
 from .preflight import Fit as Fit
 from .preflight import preflight as preflight
 from .publish import publishable as publishable

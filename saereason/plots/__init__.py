@@ -9,6 +9,7 @@ from saereason.marks import visible
 
 from .depth import plot_centroids, plot_operators
 from .dose import plot_dose
+from .export import save_figures
 from .funnel import plot_funnel
 from .heat import plot_patching, plot_steps
 from .layers import plot_layers, plot_share_difference
@@ -40,6 +41,7 @@ __all__ = [
     "plot_training",
     "plot_weights",
     "plotly_script",
+    "save_figures",
     "save_page",
     "visible",
 ]

@@ -46,6 +46,11 @@ def by_layer(figure: Figure, layers: Sequence[int], axis: str = "xaxis") -> None
     figure.update_layout({axis: {"title_text": LAYERS}})
 
 
+def counted(n: int | None, what: str = "items") -> str:
+    """How many, as the beginning of a subtitle; nothing where it is not known."""
+    return "" if n is None else f"{n:,} {what}. "
+
+
 def bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
     return {"array": (high - value).tolist(), "arrayminus": (value - low).tolist(), "width": 0, "thickness": 1.8}
 
