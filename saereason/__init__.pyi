@@ -34,12 +34,12 @@ from .examples import Examples as Examples
 from .executors import WorkUnit as WorkUnit
 from .executors import inline as inline
 from .executors import work_unit as work_unit
-from .explorer import Explorer as Explorer
-from .explorer import explore as explore
 from .explorer import Dashboard as Dashboard
 from .explorer import Excerpt as Excerpt
 from .explorer import Explanation as Explanation
+from .explorer import Explorer as Explorer
 from .explorer import Firings as Firings
+from .explorer import explore as explore
 from .explorer import feature_dashboards as feature_dashboards
 from .explorer import feature_firings as feature_firings
 from .explorer import firing_dashboards as firing_dashboards
@@ -125,6 +125,7 @@ from .metrics import Metric as Metric
 from .model import Model as Model
 from .plots import plot_layers as plot_layers
 from .plots import plot_share_difference as plot_share_difference
+from .plots import save_figures as save_figures
 from .preflight import Fit as Fit
 from .preflight import preflight as preflight
 from .publish import publishable as publishable

@@ -17,7 +17,17 @@ from .model import Model
 from .runs import Run, write_table
 from .saes import SAE, hashes
 
-SHOWN_ONLY = ("cli/", "explorer/", "plots/", "report.py", "progress.py", "demo/write.py", "demo/summary.py")
+SHOWN_ONLY = (
+    "cli/",
+    "explorer/",
+    "plots/",
+    "report.py",
+    "progress.py",
+    "visible.py",
+    "stored.py",
+    "demo/write.py",
+    "demo/summary.py",
+)
 """Sources that only show results; a change in them does not make a result stale."""
 
 KNOWN = ("saereason", "builtins", "typing", "enum")

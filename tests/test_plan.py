@@ -241,6 +241,8 @@ def test_the_dose_plot_shows_every_arm_and_its_interval(model, topk_saes):
     planned = Planned.of(plan, model, topk_saes)
     found = sr.sweep(model, topk_saes, planned.trial, planned.interventions)
     figure = plot_dose(found)
+    said = figure.layout.title.text.replace("<br>", " ")
+    assert f"{len(planned.trial)} items, the same for every arm; bars: Wilson's 95% intervals." in said
     lines = [trace for trace in figure.data if trace.showlegend]
     assert [line.name for line in lines] == [
         *(f"Add({f}) {when}" for f in ("L1/3", "L2/5") for when in ("LastPromptToken()", "Generated()")),

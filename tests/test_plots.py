@@ -2,15 +2,31 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import plotly.graph_objects as go
 import pytest
 
+from saereason import plots
 from saereason.controls import Rung, Verdict
 from saereason.features import Feature
-from saereason.layers import Curve, Finding, compare_depth, share_difference
+from saereason.layers import (
+    Curve,
+    Finding,
+    Patching,
+    Probed,
+    Similarity,
+    StepMap,
+    compare_depth,
+    compare_kinds,
+    share_difference,
+)
+from saereason.layers.contrasts import POSITIONS
+from saereason.mechanisms import Overlap
 from saereason.plots import (
     figure_html,
     plot_accuracy,
@@ -20,6 +36,7 @@ from saereason.plots import (
     plot_quality,
     plot_share_difference,
     plotly_script,
+    save_figures,
     visible,
 )
 from saereason.quality import Quality
@@ -404,3 +421,150 @@ def test_the_funnel_counts_who_stands_and_who_passes():
         plot_funnel(found, {"AUROC": [Feature(3, 9)]})
     with pytest.raises(ValueError, match="no score proposed anything"):
         plot_funnel(found, {})
+
+
+# how many, and which interval
+
+
+def figures_of_the_lab():
+    """Of curves, and of what is measured beside them."""
+    first, second = curve(), curve("facts", "knowledge", seed=4, means=np.linspace(0.5, 0.2, 12))
+    probed = Probed("words", "reasoning", "answer", 4, 3, np.ones((9, 4)), np.zeros(9), np.zeros((9, 4)))
+    values = np.random.default_rng(0).normal(size=(7, len(POSITIONS), 3))
+    patched = Patching("sums", "reasoning", (0, 1, 2), 3, np.ones(7), np.zeros(7), values, values)
+    steps = StepMap("sums", 12, [first], [probed], [(0, 0)], [])
+    return {
+        "plot_layers": plots.plot_layers([first, second]),
+        "plot_share_difference": plots.plot_share_difference(first, second, compare_depth(first, second)),
+        "plot_centroids": plots.plot_centroids(
+            [compare_kinds([first, second])], n_items={"word problems": 40, "facts": 40}
+        ),
+        "plot_operators": plots.plot_operators([first, second]),
+        "plot_probes": plots.plot_probes([probed]),
+        "plot_similarity": plots.plot_similarity([Similarity("fast and slow", np.array([0.5, 0.7]), 9, False)]),
+        "plot_patching": plots.plot_patching(patched),
+        "plot_steps": plots.plot_steps(steps),
+    }
+
+
+def figures_of_features_and_mechanisms():
+    import pandas as pd
+
+    log = pd.DataFrame([{"design": 0, "layer": 3, "tokens": 512, "tokens_per_second": 100.0}])
+    log = log.assign(explained_variance=0.5, l0=8.0, dead=0.0, step_tokens_per_second=900.0)
+    alike, points = Overlap(*([0.5] * 9)), {1: Estimate(0.2, 0.1, 0.3), 4: Estimate(0.5, 0.4, 0.6)}
+    return {
+        "plot_accuracy": plot_accuracy([("direct", wilson(4, 100), [])], n=100, interval="Wilson's 95% intervals"),
+        "plot_quality": plot_quality([quality(3)]),
+        "plot_firing": plot_firing([firing(3, [0.0, 0.1])]),
+        "plot_funnel": plot_funnel(verdicts(0, 2), {"AUROC": [Feature(3, 0)]}),
+        "plot_training": plots.plot_training(log),
+        "plot_overlaps": plots.plot_overlaps({("cot", "vector"): alike}, n=16),
+        "plot_through_steps": plots.plot_through_steps({"cot": np.ones((2, 1))}, [(-1, -1), (0, 3)], [5], n=16),
+        "plot_weights": plots.plot_weights(np.ones(4), np.ones(4), n=16),
+        "plot_pass_at_k": plots.plot_pass_at_k({"base": points}, n=16),
+    }
+
+
+def test_every_figure_says_of_how_many_it_is_and_what_its_interval_is():
+    """That of a sweep does so too: tests/test_plan.py."""
+    figures = figures_of_the_lab() | figures_of_features_and_mechanisms()
+    named = {name for name in plots.__all__ if name.startswith("plot_")}
+    assert figures.keys() == named - {"plot_dose"}
+    for name, figure in figures.items():
+        assert re.search("interval|band", said(figure)), f"{name}: {said(figure)}"
+        told = said(figure) + json.dumps(figure.to_plotly_json(), default=str)
+        assert re.search(r"n = \d|\d items|\d tokens|\d pairs|\d features", told), name
+        assert max(map(len, re.sub(r"</?span[^>]*>", "", figure.layout.title.text).split("<br>"))) <= 52
+
+
+# files
+
+
+FIGURES = {"one": go.Figure(go.Scatter(y=[1, 2])), "two figures": go.Figure(go.Bar(y=[3]))}
+
+
+class Browser:
+    """Stands in for kaleido: notes each start of a browser, and fails as told."""
+
+    def __init__(self, monkeypatch, error=None, version=None):
+        self.starts, self.error = [], error
+        kaleido, errors = ModuleType("kaleido"), ModuleType("choreographer.errors")
+        kaleido.write_fig_from_object_sync = self.write
+        for name in ("ChromeNotFoundError", "BrowserFailedError", "BrowserClosedError"):
+            setattr(errors, name, type(name, (RuntimeError,), {}))
+        self.errors = errors
+        for module in (kaleido, ModuleType("choreographer"), errors):
+            monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr("saereason.plots.export.installed", lambda package: version)
+
+    def write(self, jobs, *, cancel_on_error, kopts):
+        assert cancel_on_error and kopts == {"mathjax": False}
+        self.starts.append([(job["path"].name, job["opts"]) for job in jobs])
+        for n, job in enumerate(jobs):
+            if self.error and n == 1:
+                raise getattr(self.errors, self.error)("No Chrome was found.\nSee above.")
+            job["path"].write_bytes(job["fig"].to_json().encode())
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_pages_are_whole_and_need_no_network(tmp_path):
+    paths = save_figures(FIGURES, tmp_path / "new")
+    assert [path.name for path in paths] == left(tmp_path / "new") == ["one.html", "two figures.html"]
+    page = paths[0].read_text(encoding="utf8")
+    assert "plotly.js v" in page and "<script src=" not in page and paths[0].stat().st_mode & 0o777 == 0o644
+
+
+def test_all_images_are_made_by_one_browser(tmp_path, monkeypatch):
+    browser = Browser(monkeypatch, version="1.5.0")
+    paths = save_figures(FIGURES, tmp_path, ("svg", "html", "png"))
+    assert left(tmp_path) == sorted(f"{name}.{kind}" for name in FIGURES for kind in ("html", "png", "svg"))
+    assert len(browser.starts) == 1 and len(paths) == 6
+    options = dict(browser.starts[0])
+    assert options["one.png"] == {"format": "png", "width": 700, "scale": 2}
+    assert options["two figures.svg"] == {"format": "svg", "width": 700, "scale": 1}
+
+
+@pytest.mark.parametrize("error", ["ChromeNotFoundError", "BrowserFailedError"])
+def test_without_a_browser_the_error_says_what_to_install_and_nothing_is_written(tmp_path, monkeypatch, error):
+    Browser(monkeypatch, error)
+    (tmp_path / "one.png").write_bytes(b"before")
+    with pytest.raises(ValueError, match=r"\(No Chrome was found\); install Chrome or Chromium, .* BROWSER_PATH"):
+        save_figures(FIGURES, tmp_path, ("html", "png"))
+    assert left(tmp_path) == ["one.png"] and (tmp_path / "one.png").read_bytes() == b"before"
+
+
+def test_without_kaleido_or_with_an_old_one_the_error_says_what_to_install(tmp_path, monkeypatch):
+    Browser(monkeypatch, version="1.2.0")
+    with pytest.raises(ValueError, match=r"version 1.2.0 and SVG and PNG need 1.3 .*pip install 'saereason\[export\]'"):
+        save_figures(FIGURES, tmp_path, ("svg",))
+    Browser(monkeypatch)
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    with pytest.raises(ValueError, match=r"need kaleido, which is not there; .*pip install 'saereason\[export\]'"):
+        save_figures(FIGURES, tmp_path, ("svg",))
+    assert left(tmp_path) == []
+
+
+def test_other_formats_and_names_that_are_no_files_are_refused(tmp_path):
+    for formats in ((), ("pdf",), "html"):
+        with pytest.raises(ValueError, match="some of html, png, svg"):
+            save_figures(FIGURES, tmp_path, formats)
+    for name in ("", "../out", "a/b", ".hidden", "a\\b", "a\0b"):
+        with pytest.raises(ValueError, match="no name of a file"):
+            save_figures({name: FIGURES["one"]}, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="is a file"):
+        save_figures(FIGURES, tmp_path / "file")
+
+
+@pytest.mark.slow
+def test_a_browser_draws_svg_and_png(tmp_path):
+    pytest.importorskip("kaleido", reason="kaleido (the extra `export`) is not installed")
+    if not any(map(Path.exists, map(Path, ("/usr/bin/chromium", "/usr/bin/google-chrome")))):
+        pytest.skip("there is no Chrome or Chromium")
+    svg, png, *_ = save_figures(FIGURES, tmp_path, ("svg", "png"))
+    assert "<svg" in svg.read_text(encoding="utf8")[:500]
+    assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"

@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
-from .shell import ModelName, Out, check_own, out, plain_errors, show_table
+from .rows import Rows
+from .shell import SUITES, Json, ModelName, Out, check_own, one_of, plain_errors
 
 
 def compare(
     suite: Annotated[
-        str, typer.Option(help="`demo`, or `quick`: a look at how it works, not at what it finds.")
+        str,
+        typer.Option(
+            help="`demo`, or `quick`: a look at how it works, not at what it finds.", autocompletion=one_of(SUITES)
+        ),
     ] = "demo",
     model: ModelName = "smollm2-135m",
     adapter: Annotated[str, typer.Option(help="A PEFT folder, or `taught`: the sibling that is compared as well.")] = (
@@ -20,9 +24,10 @@ def compare(
     n: Annotated[int | None, typer.Option(help="Items of each task.")] = None,
     folder: Out = Path("runs/compare"),
     seed: int = 0,
+    as_json: Json = False,
 ) -> None:
     """Every way of making a model reason, on it and on a sibling with an adapter: do they find the same switch?"""
-    with plain_errors():
+    with plain_errors(as_json) as show:
         import sys
         from dataclasses import replace
 
@@ -53,8 +58,15 @@ def compare(
                 Ground("base", base, of_base, run, bars, sizes, seed, changed),
             ]
             found = run_suite(grounds)
-        for each in found:
-            rows = each.comparison.summary().set_index(["mechanism", "task"])
-            show_table(ANSWERS, [*answer_rows(each, rows)], f"{each.ground.name}: {sizes.n} items of each task")
-        out.print(verdict(found), markup=False, highlight=False, soft_wrap=True)
-        out.print(f"{folder / 'summary.json'}\n{folder / 'report.html'}", highlight=False)
+        tables = {each.ground.name: each.comparison.summary() for each in found}
+        files = {"summary": folder / "summary.json", "report": folder / "report.html"}
+        parts = [
+            Rows(
+                ANSWERS,
+                [*answer_rows(each, tables[each.ground.name].set_index(["mechanism", "task"]))],
+                f"{each.ground.name}: {sizes.n} items of each task",
+            )
+            for each in found
+        ]
+        said = {"suite": suite, "n": sizes.n, "verdict": verdict(found), "models": tables, "files": files}
+        show(said, *parts, said["verdict"], *files.values())

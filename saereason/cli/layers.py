@@ -1,11 +1,29 @@
 """Where in depth families of items are served."""
 
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .shell import Adapter, Gguf, ModelName, Out, TaskFile, check_own, out, plain_errors, show_table
+from .rows import Rows
+from .shell import (
+    PACKS,
+    Adapter,
+    Gguf,
+    Json,
+    ModelName,
+    Out,
+    Seed,
+    TaskFile,
+    check_own,
+    one_of,
+    out,
+    plain_errors,
+)
+
+CHOICES = ("default", "all")
 
 
 def layers(
@@ -13,26 +31,32 @@ def layers(
     gguf: Gguf = None,
     adapter: Adapter = None,
     task: TaskFile = None,
-    operators: Annotated[str, typer.Option(help="`default` (skip, gradient) or `all`.")] = "default",
-    families: Annotated[str, typer.Option(help="`default` (one of each kind and plain text) or `all`.")] = "default",
+    operators: Annotated[
+        str, typer.Option(help="`default` (skip, gradient) or `all`.", autocompletion=one_of(CHOICES))
+    ] = "default",
+    families: Annotated[
+        str,
+        typer.Option(help="`default` (one of each kind and plain text) or `all`.", autocompletion=one_of(CHOICES)),
+    ] = "default",
     data: Annotated[
         Path | None, typer.Option(help="A folder with published benchmarks in their public formats, for `all`.")
     ] = None,
-    saes: Annotated[str | None, typer.Option(help="SAEs, named as elsewhere, to splice in for `all`.")] = None,
+    saes: Annotated[
+        str | None,
+        typer.Option(help="SAEs, named as elsewhere, to splice in for `all`.", autocompletion=one_of(PACKS)),
+    ] = None,
     n: Annotated[int, typer.Option(help="Items of a family.")] = 200,
-    dry_run: Annotated[bool, typer.Option(help="Print how long it might take, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print how long it might take, and stop.")] = False,
     folder: Out = Path("runs/layers"),
-    seed: int = 0,
+    seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Change every layer in turn, and say what that costs reasoning, knowledge and plain text, with intervals."""
-    with plain_errors():
-        import sys
-
+    with plain_errors(as_json) as show:
         from saereason.loading import load_model
-        from saereason.progress import steps
-        from saereason.runs import Run, claimed
         from saereason.saes import saes_of
         from saereason.study import lab
+        from saereason.study.lab.tables import finding_table
         from saereason.tasks import load_task
         from saereason.training import plain_texts
 
@@ -43,29 +67,55 @@ def layers(
         texts = [text for text in plain_texts() if lm.fits(text, spare=1)]
         own = load_task(task) if task is not None else None
         asked = lab.subjects_of(lm, texts, n, task=own, data=data if families == "all" else None, seed=seed)
-        whole, sizes = operators == "all", lab.Sizes() if operators == "all" else None
-        able = lab.battery(lm, loaded, texts, whole=whole)
-        told = ", ".join(f"{subject.name} ({len(subject.family.metric)})" for subject in asked)
-        out.print(f"Families: {told}.", markup=False, highlight=False)
-        minutes = lab.estimate(lm, loaded, asked, able, sizes) / 60
-        on_features = lab.FEATURE_OPERATORS if whole and loaded else 0
-        out.print(f"{len(able) + on_features} operators: about {minutes:.1f} minutes.", highlight=False)
+        able = lab.battery(lm, loaded, texts, whole=operators == "all")
+        sizes = lab.Sizes() if operators == "all" else None
+        show(_told(lm, loaded, asked, able, sizes))
         if dry_run:
             return
-        with claimed(folder), steps() as bars:
-            run = Run.open(folder)
-            run.write_manifest(command=sys.argv, model=lm.hash, families=[subject.name for subject in asked])
-            able += lab.feature_operators(lm, loaded, texts, bars, seed=seed) if whole else []
-            found = lab.run_lab(lm, loaded, asked, able, run, bars, sizes)
-        show_table(lab.FINDING_HEADER, lab.finding_rows(found), f"{len(asked)} families")
-        for sentence in lab.sentences(found):
-            out.print(f"- {sentence}", markup=False, highlight=False, soft_wrap=True)
-        out.print(folder / "report.html", highlight=False)
+        found = _found(lm, loaded, asked, able, sizes, texts=texts, folder=folder, seed=seed)
+        sentences, report = lab.sentences(found), folder / "report.html"
+        table = Rows(lab.FINDING_HEADER, lab.finding_rows(found), f"{len(asked)} families")
+        whole = {"sentences": sentences, "findings": finding_table(found), "report": report}
+        show(whole, table, *(f"- {sentence}" for sentence in sentences), report)
+
+
+def _told(lm: Any, loaded: Mapping[int, Any], asked: Sequence[Any], able: Sequence[Any], sizes: Any) -> dict[str, Any]:
+    """What is going to be done, and about how long that takes; said at once."""
+    from saereason.study import lab
+
+    counts = {subject.name: len(subject.family.metric) for subject in asked}
+    out.print(f"Families: {', '.join(f'{name} ({n})' for name, n in counts.items())}.", markup=False, highlight=False)
+    minutes = lab.estimate(lm, loaded, asked, able, sizes) / 60
+    operators = len(able) + (lab.FEATURE_OPERATORS if sizes is not None and loaded else 0)
+    out.print(f"{operators} operators: about {minutes:.1f} minutes.", highlight=False)
+    return {"families": counts, "operators": operators, "minutes": minutes}
+
+
+def _found(
+    lm: Any,
+    loaded: Mapping[int, Any],
+    asked: Sequence[Any],
+    able: Sequence[Any],
+    sizes: Any,
+    *,
+    texts: Sequence[str],
+    folder: Path,
+    seed: int,
+) -> Any:
+    from saereason.progress import steps
+    from saereason.runs import Run, claimed
+    from saereason.study import lab
+
+    with claimed(folder), steps() as bars:
+        run = Run.open(folder)
+        run.write_manifest(command=sys.argv, model=lm.hash, families=[subject.name for subject in asked])
+        more = lab.feature_operators(lm, loaded, texts, bars, seed=seed) if sizes is not None else []
+        return lab.run_lab(lm, loaded, asked, [*able, *more], run, bars, sizes)
 
 
 def _check(operators: str, families: str, data: Path | None, n: int) -> None:
     for name, value in (("operators", operators), ("families", families)):
-        if value not in ("default", "all"):
+        if value not in CHOICES:
             raise ValueError(f"{name} is {value!r}; it must be default or all.")
     if families == "all" and data is None:
         raise ValueError("the published families are read from files, and --data names no folder; give one.")

@@ -1,24 +1,55 @@
-"""What all commands share: the app, options that several take, errors in one sentence, tables."""
+"""What all commands share: options that several take, errors in one sentence, and how results are shown."""
 
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 from rich.text import Text
+
+from saereason.visible import visible
+
+from .rows import Rows, as_document
 
 COMMANDS = ("challenge", "compare", "demo", "layers", "sweep", "train")
 """Commands that leave a manifest."""
 
+MODELS, PACKS, ADAPTERS = ("smollm2-135m",), ("smollm2-135m",), ("taught",)
+BEHAVIOURS, SUITES = ("cot-mode", "step-words"), ("demo", "quick")
+"""Names that a shell completes; the modules that own them take long to import."""
+
+Part = Rows | Path | RenderableType
+Show = Callable[..., None]
+"""Takes what was found, by name, and then the parts that a terminal shows of it."""
+
 out = Console(width=None if sys.stdout.isatty() else 120)
 
-ModelName = Annotated[str, typer.Option("--model", help="smollm2-135m, a hub name, a local folder or a GGUF file.")]
-Adapter = Annotated[str | None, typer.Option(help="A PEFT folder to merge, or `taught`, the one that ships.")]
+
+def one_of(names: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """The names that begin with what has been typed."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="smollm2-135m, a hub name, a local folder or a GGUF file.",
+        autocompletion=one_of(MODELS),
+    ),
+]
+Adapter = Annotated[
+    str | None,
+    typer.Option(help="A PEFT folder to merge, or `taught`, the one that ships.", autocompletion=one_of(ADAPTERS)),
+]
 Gguf = Annotated[Path | None, typer.Option(help="A GGUF file with the weights.")]
 Data = Annotated[
     list[str] | None,
@@ -28,25 +59,77 @@ Data = Annotated[
     ),
 ]
 Layers = Annotated[str, typer.Option(help="Layers, such as 10,14,18.")]
-Saes = Annotated[str, typer.Option(help="Folder of SAEs, smollm2-135m, or hub:RELEASE:ID,ID of a release.")]
+SomeLayers = Annotated[str | None, typer.Option("--layers", help="These layers alone, such as 10,14,18.")]
+Saes = Annotated[
+    str,
+    typer.Option(help="Folder of SAEs, smollm2-135m, or hub:RELEASE:ID,ID of a release.", autocompletion=one_of(PACKS)),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 TaskFile = Annotated[Path | None, typer.Option("--task", help="JSON lines with question and answer.")]
+Direct = Annotated[str | None, typer.Option(help="Instruction of the direct prompt.")]
+Cot = Annotated[str | None, typer.Option(help="Instruction of the CoT prompt.")]
+Seed = Annotated[int, typer.Option(help="Of all that is drawn at random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document and nothing else.")]
+
+
+def example_of(arguments: str) -> str:
+    """How a command's help ends: a line to copy."""
+    return f"Example:\n\nsaereason {arguments}"
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
-    """Bad input ends in one sentence and exit code 2; what is a bug keeps its traceback. A warning is shown once."""
-    from saereason.steering import SilentEditError
+def plain_errors(as_json: bool = False) -> Iterator[Show]:
+    """Bad input ends in one sentence and exit code 2; what is a bug keeps its traceback. A warning is shown once.
 
+    Gives `show`: it prints the parts that it is given after what was found. With `as_json` it prints none, and when the
+    block ends everything found is one JSON document on standard output; whatever else is printed is on standard error.
+    """
+    found: dict[str, Any] = {}
+
+    def show(more: Mapping[str, Any], *parts: Part) -> None:
+        found.update(more)
+        for part in () if as_json else parts:
+            _put(part)
+
+    aside = redirect_stdout(sys.stderr) if as_json else nullcontext()
     try:
-        with _warnings_once():
-            yield
-    except (ValueError, SilentEditError, OSError) as error:
-        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
-        raise typer.Exit(2) from error
+        with _warnings_once(), aside:
+            yield show
     except KeyboardInterrupt:
         Console(stderr=True).print("stopped; run the same command again to go on from here.")
         raise typer.Exit(130) from None
+    except Exception as error:
+        if not _is_plain(error):
+            raise
+        _write(found if as_json else {})
+        Console(stderr=True, soft_wrap=True).print(f"error: {error}", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+    _write(found if as_json else {})
+
+
+def _put(part: Part) -> None:
+    if isinstance(part, Rows):
+        out.print(part.fitted(out))
+    elif isinstance(part, str | Path):
+        out.print(Text(visible(str(part))), soft_wrap=True)
+    else:
+        out.print(part)
+
+
+def _write(found: Mapping[str, Any]) -> None:
+    if found:
+        sys.stdout.write(as_document(found))
+
+
+def _is_plain(error: Exception) -> bool:
+    """True for what the user can put right."""
+    if isinstance(error, ValueError | OSError):
+        return True
+    if not isinstance(error, RuntimeError):
+        return False
+    from saereason.steering import SilentEditError
+
+    return isinstance(error, SilentEditError)
 
 
 @contextmanager
@@ -85,12 +168,3 @@ def numbers(text: str, what: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise ValueError(f"{what} are {text!r}; write numbers with commas between, such as 10,14,18.") from error
-
-
-def show_table(header: tuple[str, ...], rows: list[tuple[Any, ...]], title: str) -> None:
-    table = Table(title=Text(title), title_justify="left")
-    for n, name in enumerate(header):
-        table.add_column(name, justify="left" if n == 0 else "right")
-    for row in rows:
-        table.add_row(*map(str, row))
-    out.print(table)

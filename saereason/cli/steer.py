@@ -1,20 +1,24 @@
 """Answer with a feature changed, beside the answer without."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.rule import Rule
+from rich.text import Text
 
-from .shell import Adapter, Gguf, ModelName, Saes, out, plain_errors
+from saereason.visible import visible
+
+from .shell import Adapter, Gguf, Json, ModelName, Saes, out, plain_errors
 
 if TYPE_CHECKING:
     from saereason.model import Model
 
 
 def steer(
-    prompt: str,
+    prompt: Annotated[str, typer.Argument(help="What to answer.")],
     saes: Saes,
     feature: Annotated[
         list[str], typer.Option(help="Such as L19/3374; may be given again, each steers an answer of its own.")
@@ -29,43 +33,62 @@ def steer(
     model: ModelName = "smollm2-135m",
     gguf: Gguf = None,
     adapter: Adapter = None,
-    system: str | None = None,
-    raw: Annotated[bool, typer.Option(help="No chat format.")] = False,
+    system: Annotated[str | None, typer.Option(help="System message, where the chat format has one.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="No chat format.")] = False,
     tokens: Annotated[int, typer.Option(help="Longest answer.")] = 128,
+    as_json: Json = False,
 ) -> None:
     """Answer a prompt as the model stands and with each feature changed, side by side as they are written.
 
     The answers are rows of one batch. A receipt says what each change did, and by how much it moved the next token.
     """
-    with plain_errors():
-        from saereason.features import Feature
+    with plain_errors(as_json) as show:
         from saereason.generate import generate
         from saereason.loading import load_model
-        from saereason.plots import visible
         from saereason.saes import saes_of
-        from saereason.steering import Add, Clamp, Divergence, Scale, parse_when, per_row, steered
+        from saereason.steering import Divergence, per_row, steered
 
-        kinds: dict[Callable[..., Any], float | None] = {Add: add, Clamp: clamp, Scale: scale}
-        given = {kind: size for kind, size in kinds.items() if size is not None}
-        if len(given) != 1:
-            raise ValueError(f"{len(given)} of --add, --clamp and --scale were given; give one.")
-        [(kind, size)] = given.items()
-        edits = [kind(Feature.parse(name), size, parse_when(when)) for name in feature]
+        edits = _edits(feature, when, {"add": add, "clamp": clamp, "scale": scale})
         lm = load_model(model, adapter=adapter, gguf=gguf)
         loaded = saes_of(saes, device=lm.device)
         rendered = lm.render(prompt, system, False if raw else None)
         names = ["clean", *map(str, edits)]
-        show = Columns(lm, names)
-        with steered(lm, loaded, *per_row([], *([edit] for edit in edits))) as steering, show.live():
-            written = generate(lm, [rendered] * len(names), max_new_tokens=tokens, on_token=show.take)
-        if not out.is_terminal:
-            for name, text in zip(names, written.texts, strict=True):
-                out.rule(name, align="left")
-                out.print(visible(text), markup=False, highlight=False, emoji=False, soft_wrap=True)
-        out.rule("receipt", align="left")
+        columns = Columns(lm, names)
+        with steered(lm, loaded, *per_row([], *([edit] for edit in edits))) as steering, columns.live():
+            written = generate(lm, [rendered] * len(names), max_new_tokens=tokens, on_token=columns.take)
+        answers = [
+            {"edit": name, "text": text, "tokens": len(row), "finished": finished}
+            for name, text, row, finished in zip(names, written.texts, written.tokens, written.finished, strict=True)
+        ]
+        show({"prompt": prompt, "answers": answers}, *(() if out.is_terminal else _below(answers)))
         budget = Divergence.over(lm, [rendered], [written.tokens[0]])
-        for edit, fired in zip(edits, steering.receipt.edits, strict=True):
-            out.print(f"{fired}{_moved(float(budget.first(loaded, [edit])[0]))}", markup=False, highlight=False)
+        moved = [float(budget.first(loaded, [edit])[0]) for edit in edits]
+        fired = steering.receipt.edits
+        receipt = [{**vars(each), "nats": nats} for each, nats in zip(fired, moved, strict=True)]
+        told = [f"{each}{_moved(nats)}" for each, nats in zip(fired, moved, strict=True)]
+        show({"receipt": receipt}, _rule("receipt"), *told)
+
+
+def _edits(features: Sequence[str], when: str, sizes: Mapping[str, float | None]) -> list[Any]:
+    """An edit of each feature, of the one kind that has a size."""
+    from saereason.features import Feature
+    from saereason.steering import Add, Clamp, Scale, parse_when
+
+    kinds: dict[str, Callable[..., Any]] = {"add": Add, "clamp": Clamp, "scale": Scale}
+    given = {kinds[name]: size for name, size in sizes.items() if size is not None}
+    if len(given) != 1:
+        raise ValueError(f"{len(given)} of --add, --clamp and --scale were given; give one.")
+    [(kind, size)] = given.items()
+    return [kind(Feature.parse(name), size, parse_when(when)) for name in features]
+
+
+def _below(answers: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The answers one below the other."""
+    return [part for answer in answers for part in (_rule(answer["edit"]), answer["text"])]
+
+
+def _rule(title: str) -> Rule:
+    return Rule(Text(title), align="left")
 
 
 def _moved(nats: float) -> str:
@@ -95,9 +118,6 @@ class Columns:
 
     def _drawn(self) -> Any:
         from rich.table import Table
-        from rich.text import Text
-
-        from saereason.plots import visible
 
         table = Table(expand=True, show_lines=False)
         for name in self._names:

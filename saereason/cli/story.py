@@ -2,11 +2,25 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .shell import Adapter, Gguf, Layers, ModelName, Out, TaskFile, numbers, out, plain_errors, show_table
+from .rows import Rows
+from .shell import (
+    Adapter,
+    Cot,
+    Direct,
+    Gguf,
+    Json,
+    ModelName,
+    Out,
+    Seed,
+    SomeLayers,
+    TaskFile,
+    numbers,
+    plain_errors,
+)
 
 
 def demo(
@@ -14,15 +28,18 @@ def demo(
     gguf: Gguf = None,
     adapter: Adapter = None,
     task: TaskFile = None,
-    direct: Annotated[str | None, typer.Option(help="Instruction of the direct prompt.")] = None,
-    cot: Annotated[str | None, typer.Option(help="Instruction of the CoT prompt.")] = None,
-    layers: Layers | None = None,
-    seed: int = 0,
-    quick: Annotated[bool, typer.Option(help="Small sizes: a look at how it works, not at what it finds.")] = False,
+    direct: Direct = None,
+    cot: Cot = None,
+    layers: SomeLayers = None,
+    seed: Seed = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small sizes: a look at how it works, not at what it finds.")
+    ] = False,
     folder: Out = Path("runs/demo"),
+    as_json: Json = False,
 ) -> None:
     """The whole story: train SAEs, find a reasoning feature, switch it, doubt it, and plot the layers."""
-    with plain_errors():
+    with plain_errors(as_json) as show:
         from saereason.demo import Settings, run_demo
         from saereason.demo.settings import QUICK, Sizes
 
@@ -41,14 +58,17 @@ def demo(
             sizes=QUICK if quick else Sizes(),
         )
         result = run_demo(settings, command=sys.argv)
-        saes = result.summary["saes"]
-        show_table(tuple(saes[0]), [tuple(sae.values()) for sae in saes], "SAEs")
-        out.print(
-            f"{result.summary['features_searched']} features searched on {result.summary['n_discovery']} discovery "
-            f"problems, {result.summary['candidates_tried']} candidates tried; chosen: {result.summary['feature']}",
-            highlight=False,
-        )
-        show_table(result.header, result.rows, f"{result.summary['n']} confirmation problems")
-        for sentence in result.summary["words"]:
-            out.print(f"- {sentence}", markup=False, highlight=False)
-        out.print(f"{folder / 'summary.json'}\n{folder / 'report.html'}", highlight=False)
+        files = {"summary": folder / "summary.json", "report": folder / "report.html"}
+        show({**result.summary, "files": files}, *_told(result), *files.values())
+
+
+def _told(result: Any) -> list[Any]:
+    """What the demo found: the SAEs, the arms, and its sentences."""
+    summary, saes = result.summary, result.summary["saes"]
+    return [
+        Rows(tuple(saes[0]), [tuple(sae.values()) for sae in saes], "SAEs"),
+        f"{summary['features_searched']} features searched on {summary['n_discovery']} discovery problems, "
+        f"{summary['candidates_tried']} candidates tried; chosen: {summary['feature']}",
+        Rows(result.header, result.rows, f"{summary['n']} confirmation problems"),
+        *(f"- {sentence}" for sentence in summary["words"]),
+    ]

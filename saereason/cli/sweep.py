@@ -1,11 +1,12 @@
 """Many doses, planned in a file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .shell import Out, check_own, out, plain_errors, show_table
+from .rows import Rows
+from .shell import Json, Out, Show, check_own, plain_errors
 
 
 def sweep(
@@ -13,11 +14,14 @@ def sweep(
     changes: Annotated[
         list[str] | None, typer.Option("--set", help="A setting and its value, such as n=50; may be given again.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option(help="Print the work units and how long they might take, and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the work units and how long they might take, and stop.")
+    ] = False,
     folder: Out = Path("runs/sweep"),
+    as_json: Json = False,
 ) -> None:
     """Answer a task under every dose of a plan, and plot what each does and the damage beside it."""
-    with plain_errors():
+    with plain_errors(as_json) as show:
         import sys
         from dataclasses import asdict
 
@@ -33,19 +37,23 @@ def sweep(
         wanted = Plan.read(plan, changes or ())
         model = wanted.load_model()
         planned = Planned.of(wanted, model, saes_of(wanted.saes, device=model.device))
-        run = Run.open(folder) if folder.exists() or not dry_run else None
         if dry_run:
-            units = planned.units(run)
-            rows = [(u.arm, u.work, u.unit, "done" if u.done else "to do") for u in units.itertuples()]
-            left = int((~units["done"]).sum())
-            show_table(("arm", "work", "unit", ""), rows, f"{len(rows)} work units, {left} to do")
-            told = (
-                f"at most about {planned.seconds(units) / 60:.1f} minutes on this machine" if left else "nothing to do"
-            )
-            out.print(f"{len(planned.trial)} items an arm; {told}.", highlight=False)
+            _tell(planned, Run.open(folder) if folder.exists() else None, show)
             return
         with claimed(folder), steps() as bars:
             Run.open(folder).write_manifest(command=sys.argv, plan=asdict(wanted), model=model.hash)
             found = planned.run(Run.open(folder), bars)
-        show_table(SHORT_HEADER, short_rows(found), f"{len(planned.trial)} items an arm")
-        out.print(folder / "report.html", highlight=False)
+        n, report = len(planned.trial), folder / "report.html"
+        rows = Rows(SHORT_HEADER, short_rows(found), f"{n} items an arm")
+        show({"n": n, "arms": found.summary(), "report": report}, rows, report)
+
+
+def _tell(planned: Any, run: Any, show: Show) -> None:
+    """The work units, and how long what is left of them might take."""
+    units, n = planned.units(run), len(planned.trial)
+    rows = [(u.arm, u.work, u.unit, "done" if u.done else "to do") for u in units.itertuples()]
+    left = int((~units["done"]).sum())
+    minutes = planned.seconds(units) / 60 if left else 0.0
+    told = f"at most about {minutes:.1f} minutes on this machine" if left else "nothing to do"
+    table = Rows(("arm", "work", "unit", ""), rows, f"{len(rows)} work units, {left} to do")
+    show({"n": n, "units": units, "left": left, "minutes": minutes}, table, f"{n} items an arm; {told}.")

@@ -91,7 +91,8 @@ def _sections(stage: Stage, results: Results, summary: dict[str, Any]) -> Iterat
     for name, tables in arms.draws.items():
         values = [float(right(table).mean()) for table in tables]
         dots.append((LABELS[name], Estimate(float(np.mean(values)), min(values), max(values)), values))
-    yield Figure("Accuracy by arm", plot_accuracy(dots), "Bars: 95% interval; for random arms, the range over draws.")
+    interval = "Wilson's 95% interval; for random arms, the range over draws"
+    yield Figure("Accuracy by arm", plot_accuracy(dots, n=n, interval=interval))
     yield Table(
         "The edit or its first token?",
         ("edit", "first token", "accuracy"),

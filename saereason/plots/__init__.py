@@ -5,12 +5,14 @@ Figures have no background of their own and colours that show on light and dark 
 
 from plotly.graph_objects import Figure
 
+from saereason.visible import visible
+
 from .depth import plot_centroids, plot_operators
 from .dose import plot_dose
+from .export import save_figures
 from .funnel import plot_funnel
 from .heat import plot_patching, plot_steps
 from .layers import plot_layers, plot_share_difference
-from .look import visible
 from .measures import plot_accuracy, plot_firing, plot_quality
 from .mechanisms import plot_overlaps, plot_pass_at_k, plot_through_steps, plot_weights
 from .page import figure_html, plotly_script, save_page
@@ -39,6 +41,7 @@ __all__ = [
     "plot_training",
     "plot_weights",
     "plotly_script",
+    "save_figures",
     "save_page",
     "visible",
 ]

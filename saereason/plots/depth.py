@@ -1,6 +1,6 @@
 """Depth centroids of families, and operators side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from plotly.graph_objects import Figure, Heatmap, Scatter
@@ -15,10 +15,11 @@ LOOKS = {"reasoning": (BLUE, "circle"), "knowledge": (VERMILLION, "diamond")}
 SCALE = [[0.0, "rgba(213, 94, 0, 0.9)"], [0.5, "rgba(128, 128, 128, 0.06)"], [1.0, "rgba(0, 114, 178, 0.9)"]]
 
 
-def plot_centroids(findings: Sequence[KindFinding]) -> Figure:
+def plot_centroids(findings: Sequence[KindFinding], *, n_items: Mapping[str, int] | None = None) -> Figure:
     """A row for each family, a panel for each operator: depth centroids with 95% intervals over items.
 
-    Raises ValueError without findings, and where no family has an effect to share out.
+    `n_items` of a family stand beside its name. Raises ValueError without findings, and where no family has an effect
+    to share out.
     """
     shown = [finding for finding in findings if finding.centroids]
     if not shown:
@@ -37,13 +38,16 @@ def plot_centroids(findings: Sequence[KindFinding]) -> Figure:
             if not names:
                 continue
             value, low, high = (np.array([finding.centroids[name][k] for name in names]) for k in range(3))
-            points = Scatter(x=value.tolist(), y=[label(name) for name in names], mode="markers", name=kind)
+            points = Scatter(x=value.tolist(), y=[_counted(name, n_items) for name in names], mode="markers", name=kind)
             points.update(marker={"color": colour, "size": 9, "symbol": symbol}, error_x=bars(value, low, high))
             points.update(showlegend=n == 1, legendgroup=kind, hovertemplate="%{y}: %{x:.3f}<extra></extra>")
             figure.add_trace(points, n, 1)
         figure.update_yaxes(autorange="reversed", showgrid=False, row=n, col=1)
     figure.update_xaxes(title_text="depth centroid (0 the first layer, 1 the last)", row=len(shown), col=1)
-    said = "Mean depth weighted with signed shares of the effect; bars: 95% over items."
+    said = (
+        "Mean depth weighted with signed shares of the effect; bars: 95% bootstrap intervals over items; "
+        "p: over families, by permutation."
+    )
     return framed(figure, "At which depth each family is served", said, height=150 + 26 * rows + 40 * len(shown))
 
 
@@ -61,7 +65,7 @@ def plot_operators(curves: Sequence[Curve]) -> Figure:
     for operator in dict.fromkeys(curve.operator for curve in curves):
         sides = [[_on(layers, c) for c in able if (c.operator, c.kind) == (operator, kind)] for kind in LOOKS]
         means = [_mean(np.stack(side)) if side else np.full(len(layers), np.nan) for side in sides]
-        rows[operator] = means[0] - means[1]
+        rows[f"{operator} (n = {len(sides[0])} + {len(sides[1])})"] = means[0] - means[1]
     values = np.stack(list(rows.values()))
     most = float(np.nanmax(np.abs(values))) if np.isfinite(values).any() else 1.0
     heat = Heatmap(z=values.tolist(), x=layers, y=[wrapped(name, 22) for name in rows], zmin=-most, zmax=most)
@@ -70,10 +74,17 @@ def plot_operators(curves: Sequence[Curve]) -> Figure:
     figure = Figure(heat)
     by_layer(figure, layers)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    said = "Difference of mean signed shares of the total effect. Blue: more of reasoning's; red: more of knowledge's."
-    if blank := [operator for operator, row in rows.items() if not np.isfinite(row).any()]:
+    said = (
+        "Difference of mean signed shares of the total effect; n: families of reasoning and of knowledge; no "
+        "intervals. Blue: more of reasoning's; red: more of knowledge's."
+    )
+    if blank := [name.rpartition(" (n")[0] for name, row in rows.items() if not np.isfinite(row).any()]:
         said += f" Without an effect of both kinds to share out: {', '.join(blank)}."
     return framed(figure, "Reasoning less knowledge, by operator", said, height=150 + 42 * len(rows))
+
+
+def _counted(family: str, n_items: Mapping[str, int] | None) -> str:
+    return label(family) if n_items is None else label(f"{family} (n = {n_items[family]})")
 
 
 def _mean(rows: np.ndarray) -> np.ndarray:

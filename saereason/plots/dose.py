@@ -71,7 +71,7 @@ def plot_dose(
     figure.update_xaxes(title_text=f"size, in {unit}", row=len(panels), col=1)
     for n, name in enumerate(panels, 1):
         figure.update_yaxes(rangemode="normal" if name == "perplexity" else "tozero", row=n, col=1)
-    said = f"{int(clean['n'])} items, the same for every arm. Clean: {_estimate(clean)}."
+    said = f"{int(clean['n'])} items, the same for every arm; bars: Wilson's 95% intervals. Clean: {_estimate(clean)}."
     n_lines = arms.groupby(["target", "when"]).ngroups + 1
     return framed(figure, "Dose and response", said, height=200 + 130 * len(panels) + 24 * n_lines)
 

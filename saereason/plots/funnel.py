@@ -64,9 +64,8 @@ def plot_funnel(verdicts: Sequence[Verdict], proposed: Mapping[str, Sequence[Fea
     figure.update_xaxes(tickvals=list(NAMES), ticktext=ticks, showgrid=False, row=2, col=1)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     title = f"{len(found)} features proposed as {next(iter(found.values())).behaviour}"
-    framed(
-        figure, title, "Number of features by the score that proposed them, and by rung.", height=170 + 68 * len(rows)
-    )
+    said = "Number of features by the score that proposed them, and by rung: counts, without intervals."
+    framed(figure, title, said, height=170 + 68 * len(rows))
     return figure.update_layout(showlegend=False)
 
 

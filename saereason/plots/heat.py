@@ -36,7 +36,8 @@ def plot_patching(found: Patching, *, seed: int = 0) -> Figure:
     figure = _panels(cells, rows, found.layers, "share")
     said = (
         f"Share of the difference between the two runs ({found.total.mean():.2f} in logits, mean of {len(found.total)} "
-        "pairs) that comes along with the states at these positions. The answer's is the token that predicts it."
+        "pairs) that comes along with the states at these positions. The answer's is the token that predicts it. "
+        "Under the pointer: 95% bootstrap intervals over items."
     )
     return framed(figure, f"Patching: {found.family}", said, height=150 + 60 * len(rows))
 
@@ -63,13 +64,19 @@ def plot_steps(found: StepMap) -> Figure:
     _heat(figure, 1, lost, rows, layers, _reach(lost[0]), "nats")
     if found.read:
         values = np.stack([gained(each) for each in found.read])
-        names = [f"result {a + 1} {'in the prompt' if b == 0 else f'before {b}'}" for a, b in found.names]
+        names = [
+            f"result {a + 1} {'in the prompt' if b == 0 else f'before {b}'} (n = {len(each.right)})"
+            for (a, b), each in zip(found.names, found.read, strict=True)
+        ]
         error = 1.96 * np.stack(
             [(each.right - each.usual[:, None]).std(0) / np.sqrt(len(each.usual)) for each in found.read]
         )
         _heat(figure, 2, (values, values - error, values + error), names, layers, 1.0, "share")
     figure.update_xaxes(title_text=LAYERS, row=1 + bool(found.read), col=1)
-    said = "Before a later result an earlier one has been written: what is read there may be a copy."
+    said = (
+        "Before a later result an earlier one has been written: what is read there may be a copy. "
+        "Under the pointer: 95% intervals over items, 1.96 standard errors either way."
+    )
     height = 200 + 34 * (len(rows) + len(found.read))
     return framed(figure, f"Results step by step: {found.family}", said, height=height)
 
@@ -89,7 +96,7 @@ def _heat(
     figure: Figure, row: int, cells: Cells, names: Sequence[str], layers: Sequence[int], most: float, unit: str
 ) -> None:
     value, low, high = cells
-    heat = Heatmap(z=value.tolist(), x=list(layers), y=[wrapped(name, 24) for name in names], zmin=-most, zmax=most)
+    heat = Heatmap(z=value.tolist(), x=list(layers), y=[wrapped(name, 28) for name in names], zmin=-most, zmax=most)
     heat.update(customdata=np.stack([low, high], axis=-1).tolist(), colorscale=SIGNED, zmid=0)
     low_end, high_end = figure.to_dict()["layout"]["yaxis" if row == 1 else f"yaxis{row}"]["domain"]
     bar = {"title": unit, "thickness": 12, "len": high_end - low_end, "y": (low_end + high_end) / 2}

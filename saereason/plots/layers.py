@@ -77,7 +77,7 @@ def plot_share_difference(first: Curve, second: Curve, finding: Finding) -> Figu
     _scale(figure, [end[n] for end in (low, high) for n in _within(first, beyond)], beyond)
     by_layer(figure, first.layers)
     figure.update_yaxes(title_text="difference of signed shares")
-    said = [finding.statement, "Bars: pointwise 95% intervals."]
+    said = [finding.statement, "Bars: pointwise 95% bootstrap intervals over items."]
     if finding.layers_left_out:
         said.append(
             f"Open points are left out of the centroids (layer {', '.join(map(str, finding.layers_left_out))})."

@@ -2,18 +2,17 @@
 
 import html
 import textwrap
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from plotly.graph_objects import Figure
 
+from saereason.visible import visible
+
 LAYERS = "layer (residual after the block, counted from 0)"
 INK, RULE = "#444444", "rgba(128, 128, 128, 0.25)"
 BLUE, VERMILLION = "#0072B2", "#D55E00"
-INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
-"""What shows nothing and yet is no control or format character to Unicode."""
 
 
 def framed(figure: Figure, title: str, said: str = "", *, height: int = 420) -> Figure:
@@ -47,6 +46,11 @@ def by_layer(figure: Figure, layers: Sequence[int], axis: str = "xaxis") -> None
     figure.update_layout({axis: {"title_text": LAYERS}})
 
 
+def counted(n: int | None, what: str = "items") -> str:
+    """How many, as the beginning of a subtitle; nothing where it is not known."""
+    return "" if n is None else f"{n:,} {what}. "
+
+
 def bars(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> dict[str, Any]:
     return {"array": (high - value).tolist(), "arrayminus": (value - low).tolist(), "width": 0, "thickness": 1.8}
 
@@ -63,12 +67,3 @@ def wrapped(text: str, width: int, lines: int | None = None) -> str:
 
 def small(text: str) -> str:
     return f'<span style="font-size: 11.5px">{text}</span>'
-
-
-def visible(text: str, mark: str = "<U+{:04X}>") -> str:
-    """Text in which control, zero-width and direction characters are marks that one can see."""
-    return "".join(mark.format(ord(c)) if _hidden(c) else c for c in text)
-
-
-def _hidden(c: str) -> bool:
-    return c in INVISIBLE or (c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp"))

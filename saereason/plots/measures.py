@@ -12,11 +12,19 @@ from plotly.subplots import make_subplots
 from saereason.quality import Quality
 from saereason.stats import Estimate
 
-from .look import BLUE, VERMILLION, bars, by_layer, framed, label, small, wrapped
+from .look import BLUE, VERMILLION, bars, by_layer, counted, framed, label, small, wrapped
 
 
-def plot_accuracy(arms: Sequence[tuple[str, Estimate, Sequence[float]]]) -> Figure:
-    """Accuracy with its interval for each arm, a row each from the top; an arm's draws are small dots on its row."""
+def plot_accuracy(
+    arms: Sequence[tuple[str, Estimate, Sequence[float]]],
+    *,
+    n: int | None = None,
+    interval: str = "the 95% interval of each estimate",
+) -> Figure:
+    """Accuracy with its interval for each arm, a row each from the top; an arm's draws are small dots on its row.
+
+    `n` items an arm, and what the estimates' interval is, are said below the title.
+    """
     if not arms:
         raise ValueError("there are no arms to plot; give at least one name with its accuracy and draws.")
     value, low, high = (np.array([getattr(e, end) for _, e, _ in arms]) for end in ("value", "low", "high"))
@@ -34,7 +42,7 @@ def plot_accuracy(arms: Sequence[tuple[str, Estimate, Sequence[float]]]) -> Figu
     figure.update_yaxes(showgrid=False, zeroline=False)
     figure.update_xaxes(title_text="accuracy (share of items right)")
     figure.update_xaxes(range=[-0.01, min(1.03, 1.08 * max([*high, *(x for x, _ in dots)]) + 0.01)])
-    framed(figure, "Accuracy by arm", height=110 + 58 * len(arms))
+    framed(figure, "Accuracy by arm", f"{counted(n, 'items an arm')}Bars: {interval}.", height=110 + 58 * len(arms))
     return figure.update_layout(showlegend=bool(dots))
 
 
@@ -55,7 +63,9 @@ def plot_quality(qualities: Sequence[Quality]) -> Figure:
         figure.add_trace(line.update(mode="lines+markers", line={"color": BLUE, "width": 1.5}), row, 1)
         figure.update_yaxes(range=[min(0.0, *values) - 0.05, max(1.0, *values) + 0.05], row=row, col=1)
     by_layer(figure, [quality.layer for quality in ordered], "xaxis3")
-    framed(figure, "How good the SAEs are", f"Measured on {ordered[0].n_tokens:,} tokens.", height=580)
+    framed(
+        figure, "How good the SAEs are", f"Measured once on {ordered[0].n_tokens:,} tokens; no intervals.", height=580
+    )
     return figure.update_layout(showlegend=False)
 
 
@@ -84,7 +94,10 @@ def plot_firing(qualities: Sequence[Quality]) -> Figure:
     figure.update_xaxes(tickvals=decades, ticktext=[f"{10.0**n:g}" for n in decades], range=[lowest, 0])
     figure.update_xaxes(title_text="firing rate (share of tokens, log scale)", row=len(ordered), col=1)
     figure.update_yaxes(range=[0, 1.1 * max(0.01, *(share.max() for share in shares))], tickformat=".0%", nticks=3)
-    said = f"Share of features by firing rate on {ordered[0].n_tokens:,} tokens. Dead features fired on none."
+    said = (
+        f"Share of features by firing rate on {ordered[0].n_tokens:,} tokens. Dead features fired on none. Counts, "
+        "without intervals."
+    )
     framed(figure, "How often the features fire", said, height=drawn + 56)
     return figure.update_layout(showlegend=False, bargap=0.08)
 

@@ -12,17 +12,17 @@ from scipy.spatial.distance import squareform
 from saereason.mechanisms import Overlap
 from saereason.stats import Estimate
 
-from .look import BLUE, LAYERS, VERMILLION, by_layer, framed, label, wrapped
+from .look import BLUE, LAYERS, VERMILLION, by_layer, counted, framed, label, wrapped
 
 SCALE = [[0.0, VERMILLION], [0.5, "rgba(128, 128, 128, 0.06)"], [1.0, BLUE]]
 COLOURS = (BLUE, VERMILLION, "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES = ("solid", "dash", "dot", "dashdot")
 
 
-def plot_overlaps(overlaps: Mapping[tuple[str, str], Overlap]) -> Figure:
+def plot_overlaps(overlaps: Mapping[tuple[str, str], Overlap], *, n: int | None = None) -> Figure:
     """Mechanism × mechanism: the cosine of their changes of features, those that are alike next to each other.
 
-    Raises ValueError without any.
+    `n` items were compared. Raises ValueError without any.
     """
     names = list(dict.fromkeys(name for pair in overlaps for name in pair))
     if len(names) < 2:
@@ -41,7 +41,10 @@ def plot_overlaps(overlaps: Mapping[tuple[str, str], Overlap]) -> Figure:
     figure = Figure(heat)
     figure.update_xaxes(tickangle=-60, showgrid=False)
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    said = "Each change is measured on another half of the items. Rows are in the order of average linkage."
+    said = (
+        f"{counted(n)}Each change is measured on another half of the items. Rows are in the order of average linkage. "
+        "No intervals; under the pointer, the 95th percentile of chance."
+    )
     return framed(figure, "Do they change the same features?", said, height=260 + 20 * len(names))
 
 
@@ -59,10 +62,12 @@ def plot_through_steps(
     found: Mapping[str, Float[np.ndarray, "window sae"]],
     windows: Sequence[tuple[int, int]],
     layers: Sequence[int],
+    *,
+    n: int | None = None,
 ) -> Figure:
     """Mechanism × decoding step, a panel a layer: how far along the CoT prompt's change each is there.
 
-    Raises ValueError without any mechanism.
+    Means are over `n` items. Raises ValueError without any mechanism.
     """
     if not found:
         raise ValueError("no mechanism was followed step by step; there is nothing to plot.")
@@ -86,15 +91,20 @@ def plot_through_steps(
     figure.update_xaxes(type="category")
     figure.update_xaxes(title_text="decoding step", row=len(layers), col=1)
     said = (
-        "Cosine of the change of features at these steps with the CoT prompt's change over whole answers. "
-        "Blank: no answer is so long."
+        f"{counted(n)}Cosine of the change of features at these steps with the CoT prompt's change over whole "
+        "answers. Blank: no answer is so long. No intervals."
     )
     height = 160 + (22 * len(names) + 44) * len(layers)
     return framed(figure, "When and where each sets in", said, height=height)
 
 
-def plot_weights(weights: Float[np.ndarray, "layer"], moved: Float[np.ndarray, "layer"]) -> Figure:
-    """By layer, how far an adapter's weights are from the base's, and how far it moves the residual stream."""
+def plot_weights(
+    weights: Float[np.ndarray, "layer"], moved: Float[np.ndarray, "layer"], *, n: int | None = None
+) -> Figure:
+    """By layer, how far an adapter's weights are from the base's, and how far it moves the residual stream.
+
+    The latter on the answers to `n` items.
+    """
     figure = make_subplots(
         rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.16, subplot_titles=["weights", "residual stream"]
     )
@@ -109,13 +119,14 @@ def plot_weights(weights: Float[np.ndarray, "layer"], moved: Float[np.ndarray, "
     figure.update_xaxes(title_text=None, row=1, col=1)
     figure.update_xaxes(title_text=LAYERS, row=2, col=1)
     said = (
-        "How far each block's weights moved, and the residual stream after it where both read what the adapter wrote."
+        f"{counted(n)}How far each block's weights moved, and the residual stream after it where both read what the "
+        "adapter wrote. No intervals."
     )
     return framed(figure, "Weight change beside effect", said, height=420)
 
 
-def plot_pass_at_k(samples: Mapping[str, Mapping[int, Estimate]]) -> Figure:
-    """The chance that one of k samples is right, with 95% intervals over items; a line an arm."""
+def plot_pass_at_k(samples: Mapping[str, Mapping[int, Estimate]], *, n: int | None = None) -> Figure:
+    """The chance that one of k samples is right, with 95% intervals over n items; a line an arm."""
     figure = Figure()
     for n, (name, points) in enumerate(samples.items()):
         ks, values = list(points), [points[k].value for k in points]
@@ -127,5 +138,8 @@ def plot_pass_at_k(samples: Mapping[str, Mapping[int, Estimate]]) -> Figure:
         figure.add_trace(line)
     figure.update_xaxes(title_text="k (samples)", type="log", tickvals=[1, 2, 4, 8, 16], dtick=None)
     figure.update_yaxes(title_text="pass@k", range=[0, 1])
-    said = "Unbiased (Chen et al. 2021). Lines that cross: training makes right answers likelier, not possible."
+    said = (
+        f"{counted(n)}Unbiased (Chen et al. 2021); bars: 95% bootstrap intervals over items. Lines that cross: "
+        "training makes right answers likelier, not possible."
+    )
     return framed(figure, "One of k samples is right", said, height=400)

@@ -7,8 +7,7 @@ from plotly.graph_objects import Figure
 from plotly.offline import get_plotlyjs
 
 from saereason.runs import write_text
-
-from .look import visible
+from saereason.visible import visible
 
 
 def figure_html(figure: Figure, id_: str, *, label: str = "") -> str:

@@ -39,7 +39,10 @@ def plot_probes(found: Sequence[Probed]) -> Figure:
         figure.add_trace(grey)
     by_layer(figure, list(range(found[0].n_layers)))
     figure.update_yaxes(title_text="share right, above the most frequent label")
-    said = "Ridge classifiers of the first answer token before it is written, folds by prompt. Not causal."
+    said = (
+        "Ridge classifiers of the first answer token before it is written, folds by prompt. Not causal. "
+        "Under the pointer: 95% bootstrap bands over prompts, each for a whole curve."
+    )
     return framed(figure, "What a probe reads", said, height=340 + 26 * len(found))
 
 
@@ -63,7 +66,7 @@ def plot_similarity(found: Sequence[Similarity]) -> Figure:
         figure.add_trace(line)
     by_layer(figure, list(range(len(found[0].cka))))
     figure.update_yaxes(title_text="linear CKA at the last prompt token")
-    said = "Grey: what the same figure is where nothing is compared with thinking. Similarity shows no cause."
+    said = "Grey: what the same is where nothing is compared with thinking. Similarity shows no cause. No intervals."
     return framed(figure, "States under fast and slow prompts", said, height=380 + 20 * len(found))
 
 

@@ -48,4 +48,5 @@ def plot_training(log: "DataFrame") -> Figure:
     lines = log.drop_duplicates("tokens")
     done = lines["tokens"].diff().fillna(lines["tokens"])
     rate = done.sum() / (done / lines["tokens_per_second"]).sum()
-    return framed(figure, "Training", f"{rate:,.0f} tokens a second in all.", height=760)
+    said = f"{rate:,.0f} tokens a second in all, {lines['tokens'].max():,} tokens. A point is one batch; no intervals."
+    return framed(figure, "Training", said, height=760)

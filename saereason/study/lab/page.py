@@ -63,7 +63,7 @@ def page(model: Model, lab: Lab) -> Page:
         Table("What each operator says", FINDING_HEADER, tuple(finding_rows(lab)), WHAT_WOULD_CHANGE_IT),
     ]
     if any(finding.centroids for finding in lab.kinds.values()):
-        sections.append(Figure("Depth of every family", plot_centroids(list(lab.kinds.values()))))
+        sections.append(Figure("Depth of every family", _forest(lab)))
     sections += [Figure(f"Layers: {operator}", plot_layers(lab.of(operator))) for operator in lab.kinds]
     sections.append(Figure("Operators side by side", plot_operators(lab.curves)))
     first, pair = next(iter(lab.pairs.items()))
@@ -81,6 +81,11 @@ def page(model: Model, lab: Lab) -> Page:
     sections += _parts(lab)
     sections.append(Text("In sentences", tuple(sentences(lab))))
     return Page(f"Where {model.name} reasons and where it knows", lab.verdict, tuple(sections))
+
+
+def _forest(lab: Lab) -> Any:
+    counts = {curve.family: len(curve.drop) for curve in lab.curves}
+    return plot_centroids(list(lab.kinds.values()), n_items=counts)
 
 
 def _matching(found: Alike) -> list[Section]:
