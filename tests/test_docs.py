@@ -1,10 +1,17 @@
 """What the pages in docs/ show is what the package does."""
 
 import ast
+import os
 import re
+import sys
+from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+import torch
+import yaml
 
 import saereason as sr
 
@@ -33,6 +40,8 @@ SMALLER = {
     "mechanisms": {"k=5": "k=2", "problems(16,": "problems(8,"},
     "steering": {"problems(8,": "problems(2,"},
     "training": {"default_rows(model))": "default_rows(model, n_problems=40)[:60])"},
+    "compared": {},
+    "scaling": {"default_rows(model)": "default_rows(model, n_problems=40)"},
 }
 """The pages' code on less of everything."""
 
@@ -56,6 +65,44 @@ def test_examples_use_public_names(page):
 def test_every_public_name_is_in_the_api():
     listed = re.findall(r"^\.\. auto\w+:: (\w+)$", (DOCS / "api.md").read_text(encoding="utf8"), re.MULTILINE)
     assert sorted(listed) == sr.__all__
+
+
+def test_the_loop_on_a_cluster_runs(tmp_path, monkeypatch, model):
+    """Two tasks of an array one after the other, the whole read from the run, a sweep, and a stand-in for Ray."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sr, "load_model", lambda *args, **options: model)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+    script, reading, sweeping, on_ray = blocks(DOCS / "cluster.md")
+    names, results = {"__name__": "__main__"}, tmp_path / "runs" / "loop" / "results"
+    for rank, done in enumerate((5, 9)):
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(rank))
+        monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+        exec(compile(script, "loop.py", "exec"), names)
+        assert len(list(results.iterdir())) == done
+    written = {path: path.stat().st_mtime_ns for path in results.iterdir()}
+    exec(compile(reading, "cluster.md", "exec"), names)
+    assert isinstance(names["whole"], pd.DataFrame) and len(names["whole"]) == (1 + 2 * model.n_layers) * 20
+    exec(compile(sweeping, "cluster.md", "exec"), names)
+    assert sr.sweep_units(model, None, names["trial"], names["arms"], run=names["run"])["done"].all()
+    ray = SimpleNamespace(
+        init=lambda **options: os.environ.update(options["runtime_env"]["env_vars"]),
+        remote=lambda **options: lambda work: SimpleNamespace(remote=work),
+        get=list,
+    )
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setenv("LOOP_RUN", "")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "loop", SimpleNamespace(share=names["share"]))
+    exec(compile(on_ray, "cluster.md", "exec"), {"__name__": "__main__"})
+    assert {path: path.stat().st_mtime_ns for path in results.iterdir()} == written
+
+
+def test_the_citation_is_of_this_version():
+    cited = yaml.safe_load((DOCS.parent / "CITATION.cff").read_text(encoding="utf8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(cited)
+    assert cited["version"] == metadata.version("saereason") and "doi" not in cited
+    page = (DOCS / "citing.md").read_text(encoding="utf8")
+    assert f"title   = {{{cited['title']}}}" in page and f"version = {{{cited['version']}}}" in page
 
 
 @pytest.mark.real
