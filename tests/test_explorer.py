@@ -24,6 +24,7 @@ from saereason.explorer.evidence import intervals
 from saereason.explorer.marks import Marks, keep
 from saereason.explorer.windows import acts_on
 from saereason.hooks import read
+from saereason.layers import Curve
 from saereason.model import pad
 from saereason.stats import Estimate
 
@@ -68,8 +69,19 @@ def explored(model, tmp_path_factory):
     saes = {layer: tiny_sae("topk", layer) for layer in range(4)}
     table = sr.search(model, saes, sr.Examples.pair(model, ON, OFF), block=block)
     best = next(iter(table.top(1, "studentised")))
+    rng = np.random.default_rng(0)
+    curves = [
+        Curve(name, kind, "skip block", tuple(range(4)), 4, rng.normal(size=(9, 4)) + np.arange(4), np.zeros(9))
+        for name, kind in ((HOSTILE, "reasoning"), ("capitals", "knowledge"))
+    ]
     return Exploration.of(
-        model, saes, table, texts=[*ON, *OFF, HOSTILE], block=block, verdicts=[verdict_of(best, HOSTILE)]
+        model,
+        saes,
+        table,
+        texts=[*ON, *OFF, HOSTILE],
+        block=block,
+        verdicts=[verdict_of(best, HOSTILE)],
+        curves=curves,
     )
 
 
@@ -119,6 +131,13 @@ def test_intervals_are_about_the_scores_and_resample_prompts(explored):
     for name, estimate in found.items():
         assert estimate.value == pytest.approx(row[name], rel=1e-4, abs=1e-6), name
         assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_a_layer_is_worth_what_its_curve_says(explored):
+    told = explored.worth()
+    assert [one["kind"] for one in told] == ["reasoning", "knowledge"] and told[0]["n"] == 9
+    np.testing.assert_allclose([v for v, *_ in told[0]["values"]], explored.curves[0].drop.mean(0), rtol=1e-2)
+    assert all(low <= value <= high for value, low, high in told[1]["values"])
 
 
 def test_doses_are_those_of_arms_that_edit_this_feature_alone(explored):
@@ -260,7 +279,7 @@ def opened(request, browser, explored, tmp_path_factory):
         look.on("pageerror", lambda error: wrong.append(str(error)))
         look.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()))
         look.goto(path.as_uri(), timeout=120_000)
-        look.wait_for_selector(".card .context", 60)
+        look.wait_for_selector(".card .context", timeout=60_000)
         yield look, path, asked, wrong
 
 
@@ -314,6 +333,7 @@ def test_the_page_shows_hostile_text_as_text(opened, explored):
 def test_the_page_of_layers_leads_back_to_features(opened):
     look = opened[0]
     look.get_by_role("tab", name="Layers").click()
+    assert "<script>window.hacked=1</script>" in look.locator(".layers").inner_text()
     look.locator(".heat[cursor=pointer]").first.click()
     assert look.locator(".card").is_visible() and look.locator(".card h2").inner_text().startswith("L0/")
 

@@ -475,7 +475,7 @@ def test_every_figure_says_of_how_many_it_is_and_what_its_interval_is():
         assert re.search("interval|band", said(figure)), f"{name}: {said(figure)}"
         told = said(figure) + json.dumps(figure.to_plotly_json(), default=str)
         assert re.search(r"n = \d|\d items|\d tokens|\d pairs|\d features", told), name
-        assert "overlaps" not in name and "pass_at_k" not in name or "16 items" in said(figure), name
+        assert ("overlaps" not in name and "pass_at_k" not in name) or "16 items" in said(figure), name
         assert max(map(len, re.sub(r"</?span[^>]*>", "", figure.layout.title.text).split("<br>"))) <= 52
 
 

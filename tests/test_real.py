@@ -91,20 +91,6 @@ def test_the_readme_quick_start_runs(taught_saes, tmp_path, monkeypatch, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # the notebook's runner warns of its own; the code runs in another process
-def test_the_notebook_runs(tmp_path):
-    import jupytext
-    from nbclient import NotebookClient
-
-    notebook = jupytext.read(ROOT / "notebooks" / "quickstart.py")
-    NotebookClient(
-        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
-    ).execute()
-    shown = "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
-    assert "explained variance" in shown and "one feature, once" in shown
-
-
-@pytest.mark.slow
 def test_the_quick_demo_runs_and_resumes(tmp_path):
     from saereason.demo import Settings, run_demo
     from saereason.demo.settings import QUICK

@@ -11,9 +11,11 @@ import numpy as np
 from saereason.controls import Verdict
 from saereason.effects import Sweep
 from saereason.features import Feature, FeatureTable
+from saereason.layers import Curve
 from saereason.model import Model, Rendered
 from saereason.saes import SAE, check_saes, decoder_cosines, decoder_row, sae_at
 from saereason.search import Block, Contexts, feature_contexts
+from saereason.stats import mean_interval
 from saereason.training import plain_texts
 
 N_TEXTS, ROW = 200, 128
@@ -42,6 +44,8 @@ class Exploration:
     verdicts: Mapping[Feature, Verdict]
     sweep: Sweep | None
     block: Block | None
+    curves: tuple[Curve, ...] = ()
+    """What changing whole layers costs families of items."""
 
     @classmethod
     def of(
@@ -55,6 +59,7 @@ class Exploration:
         verdicts: Sequence[Verdict] = (),
         sweep: Sweep | None = None,
         block: Path | None = None,
+        curves: Sequence[Curve] = (),
         progress: Progress = lambda done, total: None,
     ) -> "Exploration":
         """Read the texts (plain English, if none are given) and put everything side by side.
@@ -81,7 +86,8 @@ class Exploration:
         given = [text for text in plain_texts() if model.fits(text)][:N_TEXTS] if texts is None else texts
         rows = tuple(tuple(row[:ROW]) for row in map(model.encode, given) if len(row) > 1)
         contexts = feature_contexts(model, saes, rows, progress=progress)
-        return cls(model, saes, table, chosen, rows, contexts, {each.feature: each for each in verdicts}, sweep, known)
+        told = {each.feature: each for each in verdicts}
+        return cls(model, saes, table, chosen, rows, contexts, told, sweep, known, tuple(curves))
 
     @cached_property
     def scores(self) -> tuple[str, ...]:
@@ -98,6 +104,17 @@ class Exploration:
         """At each layer with an SAE, the highest cosine of a decoder row there with the feature's own."""
         row = decoder_row(sae_at(self.saes, feature), feature.index)
         return [round(float(decoder_cosines(self.saes[layer], row).max()), 3) for layer in sorted(self.saes)]
+
+    def worth(self) -> list[dict[str, Any]]:
+        """Of each curve: what each layer is worth, mean over items with its 95% interval, to three digits."""
+        found = []
+        for curve in self.curves:
+            drop = curve.drop[np.isfinite(curve.drop).all(axis=1)]
+            each = [mean_interval(column) for column in drop.T]
+            values = [[float(f"{end:.3g}") for end in (one.value, one.low, one.high)] for one in each]
+            named = {"family": curve.family, "kind": curve.kind, "operator": curve.operator, "n": len(drop)}
+            found.append({**named, "layers": list(curve.layers), "values": values})
+        return found
 
     def layers(self) -> list[dict[str, Any]]:
         """Of each layer in the table: how many features, the mean of the best ten, and the best with their values."""

@@ -130,6 +130,34 @@ function byLayer(layers, values, { label, yTitle, y = [0, 1], own = null }) {
   ]);
 }
 
+const LOOKS = { reasoning: "line", knowledge: "line knowledge", neutral: "line neutral" };
+
+/** What each layer is worth to families, under one operator; a layer that costs several times the others is left off. */
+function worthChart(curves) {
+  const layers = [...new Set(curves.flatMap((curve) => curve.layers))].sort((a, b) => a - b);
+  const reach = (layer) => Math.max(...curves.map((curve) => Math.abs(curve.values[curve.layers.indexOf(layer)]?.[0] ?? 0)));
+  const off = layers.filter((layer) => layers.length > 3 && reach(layer) > 3 * Math.max(...layers.filter((other) => other !== layer).map(reach)));
+  const kept = layers.filter((layer) => !off.includes(layer));
+  const ends = curves.flatMap((curve) => curve.values.filter((_, n) => !off.includes(curve.layers[n])).flat());
+  const y = [Math.min(0, ...ends), Math.max(...ends, 1e-9)];
+  const drawn = chart({
+    label: `What each layer is worth: ${curves[0].operator}`, x: [kept[0], kept[kept.length - 1]], y, xTitle: "layer",
+    yTitle: "drop, nats per token", ys: round(...y), xs: some(kept, 10).map((layer) => [layer, layer]),
+  }, (px, py) => curves.flatMap((curve) => {
+    const points = curve.layers.map((layer, n) => [layer, curve.values[n]]).filter(([layer]) => !off.includes(layer));
+    return [
+      s("polyline", { points: points.map(([layer, [value]]) => `${px(layer)},${py(value)}`).join(" "), class: LOOKS[curve.kind] }),
+      ...points.map(([layer, [, low, high]]) => s("line", { x1: px(layer), x2: px(layer), y1: py(low), y2: py(high), class: LOOKS[curve.kind] })),
+      ...points.map(([layer, each]) => s("circle", { cx: px(layer), cy: py(each[0]), r: 5, "fill-opacity": 0 },
+        s("title", {}, `${curve.family}, layer ${layer}: ${interval(each)}`))),
+    ];
+  }));
+  const key = curves.map((curve) => h("li", {}, s("svg", { width: 30, height: 10, "aria-hidden": "true" },
+    s("line", { x1: 1, x2: 29, y1: 5, y2: 5, class: LOOKS[curve.kind] })), " ", shown(curve.family), ` (${curve.kind}, n = ${curve.n})`));
+  return [h("p", { class: "soft" }, "Mean over items; bars are 95% bootstrap intervals over items."), drawn, h("ul", { class: "tokens" }, key),
+    off.length ? h("p", { class: "soft" }, `Off the scale: layer ${off.join(", ")}.`) : null];
+}
+
 function doseChart(doses) {
   const sizes = doses.map((dose) => dose.size ?? 0), clean = doses[0].clean;
   const groups = new Map();
@@ -206,6 +234,8 @@ function cardOf(card, about, choose) {
     section("Through the layers", byLayer(about.layers, card.depth,
       { label: "Nearest decoder row at each layer", yTitle: "cosine of nearest row", own: layer })),
     section("Nearest decoder rows", h("ol", { class: "tokens" }, others)),
+    about.worth.length ? section(`What layer ${layer} is worth, changed as a whole`, table(["family", "operator", "drop, nats per token"],
+      about.worth.map((curve) => [word(curve.family), curve.operator, interval(curve.values[curve.layers.indexOf(layer)] ?? [null])]), "Worth")) : null,
   ];
 }
 
@@ -331,7 +361,9 @@ function layerPage(about, choose) {
       "fill-opacity": (0.06 + (0.94 * Math.abs(value)) / most).toFixed(3),
       ...(about.has(`L${one.layer}/${index}`) ? { onclick: () => choose(`L${one.layer}/${index}`), cursor: "pointer" } : {}),
     }, s("title", {}, `L${one.layer}/${index}: ${about.by} ${figure(value)}`))));
+  const operators = [...new Set(about.worth.map((curve) => curve.operator))];
   return h("div", { class: "layers" },
+    operators.map((operator) => section(`What each layer is worth: ${operator}`, worthChart(about.worth.filter((curve) => curve.operator === operator)))),
     section(`The ten best features of each layer, mean ${about.by}`, layers.length > 1
       ? byLayer(layers, means, { label: `Mean ${about.by} of the best ten by layer`, yTitle: about.by, y: [low, top || 1] })
       : h("p", {}, `${figure(means[0])} at layer ${layers[0]}, the only one.`)),

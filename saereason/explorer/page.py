@@ -132,6 +132,7 @@ def about(ex: Exploration, *, live: bool) -> dict[str, Any]:
         "scores": list(ex.scores),
         "layers": sorted(ex.saes),
         "page": ex.layers(),
+        "worth": ex.worth(),
         "live": live,
         "prompt": PROMPT,
         "kinds": list(KINDS),

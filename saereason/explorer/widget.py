@@ -11,6 +11,7 @@ import traitlets
 from saereason.controls import Verdict
 from saereason.effects import Sweep
 from saereason.features import Feature, FeatureTable
+from saereason.layers import Curve
 from saereason.model import Model, Rendered
 from saereason.progress import steps
 from saereason.runs import Run
@@ -162,18 +163,28 @@ def explore(
     verdicts: Sequence[Verdict] = (),
     sweep: Sweep | None = None,
     block: Path | None = None,
+    curves: Sequence[Curve] = (),
     run: Run | None = None,
 ) -> Explorer:
     """The features of a table to look at, in Jupyter: a list, a card of each, a steering bench, a page of layers.
 
     `by` is the column that ranks them (`studentised`, where there is one). `texts` tell what each feature reads (plain
     English, if none are given; the first 128 tokens of each are read, at once). `block`, what `search` was asked to
-    keep, gives scores their intervals; `verdicts` come from `challenge`, and `sweep` gives dose and response. Stars and
-    notes are kept in the `run`. Raises ValueError as `search` and `feature_contexts` do, for a column that is not
-    there, and for a block of another search.
+    keep, gives scores their intervals; `verdicts` come from `challenge`, `sweep` gives dose and response, and `curves`
+    of `localise` what whole layers are worth. Stars and notes are kept in the `run`. Raises ValueError as `search` and
+    `feature_contexts` do, for a column that is not there, and for a block of another search.
     """
     with steps() as bars, bars.step("read the texts") as show:
         exploration = Exploration.of(
-            model, saes, table, by=by, texts=texts, verdicts=verdicts, sweep=sweep, block=block, progress=show
+            model,
+            saes,
+            table,
+            by=by,
+            texts=texts,
+            verdicts=verdicts,
+            sweep=sweep,
+            block=block,
+            curves=curves,
+            progress=show,
         )
     return Explorer(exploration, run)
