@@ -200,6 +200,13 @@ class Model:
     def decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens, skip_special_tokens=True)
 
+    def token_text(self, token: int) -> str:
+        """One token by itself: a special one by its name, and with the space that a SentencePiece token begins with."""
+        said = self.tokenizer.decode([token], skip_special_tokens=False)
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        lost = isinstance(piece, str) and piece.startswith("▁") and not said.startswith((" ", "▁"))
+        return f" {said}" if lost else said
+
     def bridge(self) -> Any:
         """A TransformerLens `TransformerBridge` over a copy of these weights (it rewrites the model it is given)."""
         from transformer_lens.model_bridge import TransformerBridge

@@ -21,7 +21,6 @@ from safetensors.numpy import load_file, save_file
 
 import saereason as sr
 from saereason.explorer.exchange.dashboard import Dashboard, Excerpt, Explanation, Origin
-from saereason.explorer.exchange.excerpts import shown
 from saereason.explorer.exchange.firings import Firings
 from saereason.features import Feature
 from saereason.hooks import read
@@ -167,13 +166,13 @@ def test_rows_models_and_features_that_do_not_fit_are_refused(model, saes, rows,
 
 
 def test_special_tokens_and_the_spaces_of_sentencepiece_are_shown(model):
-    assert shown(model)(1) == "<|im_start|>"
+    assert model.token_text(1) == "<|im_start|>"
     pieces = {1: "▁the", 2: "cat", 3: "▁", 4: "▁▁x"}
     decoded = {1: "the", 2: "cat", 3: "", 4: "▁▁x"}
     tokenizer = SimpleNamespace(
         decode=lambda tokens, **_: decoded[tokens[0]], convert_ids_to_tokens=lambda token: pieces[token]
     )
-    show = shown(Model(None, tokenizer, "pieces"))
+    show = Model(None, tokenizer, "pieces").token_text
     assert [show(n) for n in (1, 2, 3, 4, 1)] == [" the", "cat", " ", "▁▁x", " the"]
 
 
@@ -471,7 +470,7 @@ def test_a_cache_of_delphi_is_read(model, tmp_path, hookpoint):
     assert (found.model, found.dataset) == ("HuggingFaceTB/SmolLM2-135M", "EleutherAI/SmolLM2-135M-10B")
     made = sr.firing_dashboards(model, found)
     assert [each.feature.index for each in made] == [0, 2, 3] and made[1].firing_rate == 2 / 8
-    assert made[1].excerpts[0] == Excerpt(tuple(map(shown(model), [4, 5, 6, 7])), (1.5, 0.0, 0.0, 0.0), 0)
+    assert made[1].excerpts[0] == Excerpt(tuple(map(model.token_text, [4, 5, 6, 7])), (1.5, 0.0, 0.0, 0.0), 0)
 
 
 def test_a_cache_without_tokens_or_in_other_types_is_read(tmp_path):

@@ -30,6 +30,11 @@ SMALLER = {
         ".take(20)": ".take(4)",
     },
     "search": {"n=24": "n=6"},
+    "explorer": {
+        "n=24": "n=6",
+        "block=block, run=run)": "block=block, run=run, texts=['Step by step, we add.'])",
+        "n=40": "n=4",
+    },
     "exchange": {"[:100]": "[:20]"},
     "challenge": {
         "if layer in (14, 24)": "if layer == 14",

@@ -107,7 +107,7 @@ def try_out(
         probabilities.append(_next(model, model.encode(asked)))
     clean, changed = probabilities
     likely = torch.maximum(clean, changed).topk(N_FIRST).indices.tolist()
-    first = tuple((model.decode([n]), float(clean[n]), float(changed[n])) for n in likely)
+    first = tuple((model.token_text(n), float(clean[n]), float(changed[n])) for n in likely)
     return Trial(one, (made.texts[0], made.texts[1]), first, f"{one}\n{steering.receipt}")
 
 

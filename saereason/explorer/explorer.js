@@ -32,7 +32,7 @@ function shown(text) {
     if (plain) nodes.push(plain);
     plain = "";
     const code = c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-    nodes.push(h("span", { class: "mark" }, SAID[c] ?? `<U+${code}>`));
+    nodes.push(h("span", { class: c in SAID ? "mark space" : "mark" }, SAID[c] ?? `<U+${code}>`));
   }
   if (plain) nodes.push(plain);
   return nodes;

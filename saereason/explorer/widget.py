@@ -124,7 +124,7 @@ class Explorer(anywidget.AnyWidget):
         row = ex.model.encode(text)
         acts = acts_on(ex.model, ex.saes, [feature], {0: row})[feature][0]
         return {
-            "tokens": [ex.model.decode([token]) for token in row],
+            "tokens": [ex.model.token_text(token) for token in row],
             "acts": [number(act) for act in acts],
             "focus": int(np.argmax(acts)),
             "max_act": self._cards[feature]["max_act"],

@@ -33,7 +33,7 @@ class Window:
 def window(model: Model, row: Sequence[int], acts: Float[np.ndarray, "pos"], pos: int) -> Window:
     """The tokens around one place, each by itself, so that part of a character shows as a replacement mark."""
     start, stop = max(0, pos - BEFORE), min(len(row), pos + AFTER + 1)
-    tokens = tuple(model.decode([token]) for token in row[start:stop])
+    tokens = tuple(model.token_text(token) for token in row[start:stop])
     return Window(tokens, tuple(float(f"{act:.3g}") for act in acts[start:stop]), pos - start)
 
 

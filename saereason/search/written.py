@@ -29,7 +29,7 @@ def written_tokens(model: Model, saes: Mapping[int, SAE], feature: Feature, k: i
     high, low = logits.topk(k), (-logits).topk(k)
 
     def said(indices: Tensor, values: Tensor) -> tuple[tuple[str, float], ...]:
-        return tuple((model.decode([i]), v) for i, v in zip(indices.tolist(), values.tolist(), strict=True))
+        return tuple((model.token_text(i), v) for i, v in zip(indices.tolist(), values.tolist(), strict=True))
 
     return Written(feature, said(high.indices, high.values), said(low.indices, -low.values))
 

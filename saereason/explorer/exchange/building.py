@@ -13,7 +13,7 @@ from saereason.search import Context, FeatureCard, logit_lens
 from saereason.search.contexts import EDGES
 
 from .dashboard import Dashboard, Excerpt, Origin
-from .excerpts import by_row, chosen, excerpt, shown
+from .excerpts import by_row, chosen, excerpt
 from .firings import Firings, feature_firings
 
 N_BINS = 50
@@ -45,7 +45,7 @@ def feature_dashboards(
     places = {row: place for place, row in enumerate(pointed)}
     features = {card.feature for card in cards if card.top}
     found = feature_firings(model, saes, [rows[row] for row in pointed], features) if features else {}
-    show, made = shown(model), []
+    show, made = model.token_text, []
     for card in cards:
         acts = by_row(found[card.feature.layer], card.feature.index) if card.top else {}
         excerpts, fires = [], False
@@ -84,7 +84,7 @@ def firing_dashboards(
     indices = np.unique(firings.index).tolist() if features is None else sorted(set(features))
     if indices and not 0 <= indices[0] <= indices[-1] < firings.d_sae:
         raise ValueError(f"features {indices[0]} to {indices[-1]} are not all among the {firings.d_sae:,} of this SAE.")
-    show, made = shown(model), []
+    show, made = model.token_text, []
     where = Origin(firings.model, None, None, firings.dataset, len(firings.rows), firings.n_tokens)
     for index in indices:
         row, pos, act = (column[firings.of(index)[2] > 0] for column in firings.of(index))

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from saereason.model import Model
-
 from .dashboard import Excerpt
 from .firings import Firings
 
@@ -45,18 +43,3 @@ def by_row(firings: Firings, index: int) -> dict[int, dict[int, float]]:
     for row, pos, act in zip(*(column.tolist() for column in firings.of(index)), strict=True):
         found.setdefault(row, {})[pos] = act
     return found
-
-
-def shown(model: Model) -> Callable[[int], str]:
-    """Token ids as text, special tokens by their names, with the space that a SentencePiece token begins with."""
-    known: dict[int, str] = {}
-
-    def show(token: int) -> str:
-        if token not in known:
-            said = model.tokenizer.decode([token], skip_special_tokens=False)
-            piece = model.tokenizer.convert_ids_to_tokens(token)
-            lost = isinstance(piece, str) and piece.startswith("▁") and not said.startswith((" ", "▁"))
-            known[token] = " " + said if lost else said
-        return known[token]
-
-    return show
