@@ -527,7 +527,7 @@ def test_pass_at_k_is_the_share_of_all_choices_of_k():
             pass_at_k(*bad)
 
 
-def test_tasks_asked_alike_are_asked_together_and_costly_mechanisms_asked_less(model, tmp_path):
+def test_tasks_asked_alike_are_asked_together_and_some_mechanisms_asked_less(model, tmp_path):
     facts = dataclasses.replace(TASK, name="facts", kind="knowledge", direct="Name:")
     far = dataclasses.replace(
         TASK, name="far", items=tuple(dataclasses.replace(item, id=f"far {item.id}") for item in TASK.items)
@@ -538,7 +538,7 @@ def test_tasks_asked_alike_are_asked_together_and_costly_mechanisms_asked_less(m
     assert joined[0][1] == {"near": slice(0, 12), "far": slice(12, 17)} and joined[0][0].items == MANY.items + far.items
     assert len(together({"near": MANY, "again": MANY})) == 2, "an item of two tasks is asked twice"
     edit, run = Steered("f", (sr.Add(sr.Feature(1, 3), 9.0),)), sr.Run.open(tmp_path)
-    found = compare(model, SAES, [ChainOfThought()], tasks, run=run, costly=[edit], max_new_tokens=6)
+    found = compare(model, SAES, [ChainOfThought()], tasks, run=run, fewer=[edit], max_new_tokens=6)
     for name in ("near", "far"):
         alone = elicit(model, SAES, ChainOfThought(), tasks[name], max_new_tokens=6)
         assert list(found.of("CoT prompt", name)["text"]) == list(alone.texts)

@@ -167,9 +167,17 @@ def test_a_mechanism_without_what_it_needs_is_left_out_with_the_reason(compared,
     ground = compared[1][0].ground
     chosen = Chosen(ground)
     monkeypatch.setattr(Chosen, "compressed", lambda self: (_ for _ in ()).throw(ValueError("no draft is shorter")))
-    found, left_out = arms.mechanisms_of(chosen, lambda done, total: None)
-    assert left_out["compression vector"] == "no draft is shorter"
-    assert "compression vector" not in [each.name for each in found]
+    found = arms.arms_of(chosen, lambda done, total: None)
+    assert found.left_out["compression vector"] == "no draft is shorter"
+    assert "compression vector" not in [each.name for each in (*found.every, *found.fewer)]
+
+
+def test_controls_and_costly_mechanisms_are_asked_problems_and_capitals_alone(compared):
+    answers = compared[1][0].comparison.answers
+    asked = answers.groupby("mechanism")["task"].nunique()
+    assert asked["CoT prompt"] == asked["DiffMean"] == asked["adapter"] == 5
+    for name in ("random direction 1", "trained vector L2", "cognitive tools", "as many tokens of CoT"):
+        assert asked[name] == 2
 
 
 # what two changes share

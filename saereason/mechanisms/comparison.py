@@ -94,7 +94,7 @@ def compare(
     tasks: Mapping[str, Task],
     *,
     run: Run,
-    costly: Sequence[Mechanism] = (),
+    fewer: Sequence[Mechanism] = (),
     max_new_tokens: int = 96,
     batch_size: int = 100,
     n_orders: int = 500,
@@ -102,22 +102,22 @@ def compare(
 ) -> Comparison:
     """Let every mechanism, and the direct prompt, answer every task, and compare what each changes inside.
 
-    Mechanisms that are `costly` too, but of the tasks beyond the first they are asked those of knowledge alone. Answers
-    and gains are kept in the run and not computed again. Gains, states and overlaps are of the first task. Raises
-    ValueError for two mechanisms of one name, and without a task.
+    Those of `fewer` too, but of the tasks beyond the first they are asked those of knowledge alone. Answers and gains
+    are kept in the run and not computed again. Gains, states and overlaps are of the first task. Raises ValueError for
+    two mechanisms of one name, and without a task.
     """
-    every = (DIRECT, *(each for each in (*mechanisms, *costly) if each != DIRECT))
+    every = (DIRECT, *(each for each in (*mechanisms, *fewer) if each != DIRECT))
     names = [each.name for each in every]
     if len(set(names)) < len(names) or not tasks:
         raise ValueError(
             f"the mechanisms are {names} and the tasks {list(tasks)}; give each once, and a task at least."
         )
     first = next(iter(tasks))
-    fewer = {name: task for name, task in tasks.items() if name == first or task.kind == "knowledge"}
+    some = {name: task for name, task in tasks.items() if name == first or task.kind == "knowledge"}
     scored, tables = Thoughts(model, tasks[first], tasks[first].cot), []
     gains, fingerprints, written = {}, {}, {}
     for done, mechanism in enumerate(every, 1):
-        for joined, parts in together(fewer if mechanism in costly else tasks):
+        for joined, parts in together(some if mechanism in fewer else tasks):
             table, found = kept_answers(
                 model, saes, mechanism, joined, run, max_new_tokens=max_new_tokens, batch_size=batch_size
             )

@@ -1,6 +1,7 @@
 """The mechanisms of the suite, as what was chosen makes them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from saereason.mechanisms import (
     Adapted,
@@ -27,23 +28,34 @@ LEAST = 2 / 3
 TOOL_TOKENS = 48
 Makers = Sequence[tuple[str, Callable[[], Sequence[Mechanism]]]]
 
+FEWER = (
+    *("CoT-decoding", "cognitive tools", "backward check", "budget forcing"),  # several calls or paths, or many tokens
+    *("ReasonScore features", "random features", "random directions", "LiReF scaling", "trained vectors of one layer"),
+)
+"""Makers whose mechanisms are asked the problems of the taught kind and the facts, and no others."""
 
-COSTLY = (CoTDecoding, CognitiveTools, AsManyTokens, BackwardCheck, ThinkLonger)
-"""Kinds that take several calls or paths, or many tokens."""
+
+@dataclass(frozen=True, eq=False)
+class Arms:
+    every: Sequence[Mechanism]
+    """Asked all tasks."""
+
+    fewer: Sequence[Mechanism]
+    left_out: Mapping[str, str]
+    """Mechanisms that cannot be had on this model, and why."""
 
 
-def mechanisms_of(chosen: Chosen, show: Step) -> tuple[list[Mechanism], dict[str, str]]:
-    """All mechanisms that can be had on this model, and why the others cannot."""
-    found: list[Mechanism] = []
-    left_out: dict[str, str] = {}
+def arms_of(chosen: Chosen, show: Step) -> Arms:
+    """All mechanisms that can be had on this model."""
     makers = [*_asking(chosen), *_steering(chosen), *_training(chosen)]
+    every, fewer, left_out = [], [], {}
     for done, (name, make) in enumerate(makers, 1):
         try:
-            found += make()
+            (fewer if name in FEWER else every).extend(make())
         except ValueError as error:  # no draft is shorter, say, or none of the words occur
             left_out[name] = str(error)
         show(done, len(makers))
-    return found, left_out
+    return Arms(every, fewer, left_out)
 
 
 def _asking(chosen: Chosen) -> Makers:
@@ -89,13 +101,14 @@ def _training(chosen: Chosen) -> Makers:
     """What trains: vectors, and an adapter where there is one."""
     ground = chosen.ground
     every = tuple(range(ground.model.n_layers))
-    single = [
-        (f"trained vector L{layer}", lambda layer=layer: [chosen.trained(f"trained vector L{layer}", (layer,))])
-        for layer in sorted(ground.saes)[1::2]
-    ]
+    layers = sorted(ground.saes)[1::2]
+    single = (
+        "trained vectors of one layer",
+        lambda: [chosen.trained(f"trained vector L{layer}", (layer,)) for layer in layers],
+    )
     all_layers = ("trained vectors", lambda: [chosen.trained("trained vectors, all layers", every)])
     if ground.changed is None:
-        return (*single, all_layers)
+        return (single, all_layers)
     changed = ground.changed
     adapted = [Adapted("adapter", changed), Adapted("adapter, CoT prompt", changed, cot=True)]
-    return (*single, all_layers, ("adapter", lambda: adapted))
+    return (single, all_layers, ("adapter", lambda: adapted))

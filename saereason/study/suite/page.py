@@ -32,7 +32,8 @@ FAST = ("mechanism", "δ", "δ_c", "δ_o", "r_c", "r_o")
 UNDONE = ("mechanism", "as it is", "without shared", "without matched", "shared, beyond matched", "features")
 ANSWERS_NOTE = (
     "Share of right answers with Wilson's interval; the change against the direct prompt is paired by item (Tango). "
-    "Whatever is not right counts against it. What takes several calls is asked problems and capitals alone."
+    "Whatever is not right counts against it. Controls, and what takes several calls, are asked problems and capitals "
+    "alone."
 )
 GAINS_NOTE = (
     "Rise in the log-probability of the right answer after the text, nats a token, on the model as it is. A text that "

@@ -9,7 +9,7 @@ from saereason.mechanisms import Comparison, compare
 from saereason.preflight import Fit, preflight
 from saereason.runs import write_json, write_table
 
-from .arms import COSTLY, mechanisms_of
+from .arms import arms_of
 from .chosen import Chosen
 from .ground import Ground
 from .parts import Parts, measure_parts
@@ -52,19 +52,19 @@ def run_suite(grounds: Sequence[Ground]) -> list[Compared]:
 def _compared(ground: Ground) -> Compared:
     chosen = Chosen(ground)
     with ground.bars.step(f"{ground.name}: choose and train") as show:
-        mechanisms, left_out = mechanisms_of(chosen, show)
+        arms = arms_of(chosen, show)
     with ground.bars.step(f"{ground.name}: compare") as show:
         comparison = compare(
             ground.model,
             ground.saes,
-            [each for each in mechanisms if not isinstance(each, COSTLY)],
+            arms.every,
             ground.tasks,
             run=ground.run,
-            costly=[each for each in mechanisms if isinstance(each, COSTLY)],
+            fewer=arms.fewer,
             max_new_tokens=ground.sizes.most,
             n_orders=ground.sizes.n_orders,
             progress=show,
         )
     with ground.bars.step(f"{ground.name}: do the SAEs fit"):
         fits = preflight(ground.model, ground.saes, strict=False)
-    return Compared(ground, chosen, comparison, measure_parts(chosen, comparison), fits, left_out)
+    return Compared(ground, chosen, comparison, measure_parts(chosen, comparison), fits, arms.left_out)
