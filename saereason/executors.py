@@ -1,5 +1,6 @@
 """Work units: pure pieces of work, named by the hash of all that decides their result, done once."""
 
+import ctypes
 import hashlib
 import inspect
 import json
@@ -108,29 +109,44 @@ def inline(run: Run, units: Iterable[WorkUnit], compute: Compute) -> Iterator[tu
 def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
     """What each gives, all at work at once with an equal part of torch's threads, which on small models is faster.
 
-    They must not share a model or SAEs. The first error is raised at once, and so is Ctrl-C: the others are left to end
-    with the process.
+    They must not share a model or SAEs. The first error, or Ctrl-C, stops the others and is raised.
     """
     import torch
 
-    threads, done = torch.get_num_threads(), SimpleQueue[tuple[int, T | None, BaseException | None]]()
+    each, done = (
+        max(1, torch.get_num_threads() // len(works)),
+        SimpleQueue[tuple[int, T | None, BaseException | None]](),
+    )
 
     def work(place: int, context: Context) -> None:
-        torch.set_num_threads(max(1, threads // len(works)))
+        torch.set_num_threads(each)
         try:
             done.put((place, context.run(works[place]), None))
         except BaseException as error:
             done.put((place, None, error))
 
-    for place in range(len(works)):
-        Thread(target=work, args=(place, copy_context()), daemon=True).start()
+    threads = [Thread(target=work, args=(n, copy_context()), daemon=True) for n in range(len(works))]
     found: dict[int, Any] = {}
-    for _ in works:
-        place, result, error = done.get()
-        if error is not None:
-            raise error
-        found[place] = result
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in works:
+            place, result, error = done.get()
+            if error is not None:
+                raise error
+            found[place] = result
+    finally:
+        _stop(threads)
     return [found[place] for place in range(len(works))]
+
+
+def _stop(threads: Iterable[Thread]) -> None:
+    """End threads at their next line of Python, with all that their `with` and `finally` ask for."""
+    for thread in threads:
+        while thread.is_alive():
+            told = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            told(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
+            thread.join(1.0)
 
 
 def _in_force() -> list[Any]:

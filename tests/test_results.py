@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextvars import ContextVar
 from pathlib import Path
 from threading import Event
@@ -365,14 +366,33 @@ def test_works_side_by_side_share_the_threads_and_see_what_is_in_force():
         torch.set_num_threads(threads)
 
 
-def test_the_first_error_of_works_side_by_side_does_not_wait_for_the_others():
-    over = Event()
+def test_the_first_error_of_works_side_by_side_stops_the_others(tmp_path):
+    begun = Event()
+
+    def goes_on():
+        with write_folder(tmp_path / "half"):
+            begun.set()
+            while True:
+                time.sleep(0.01)
 
     def fails():
+        assert begun.wait(30)
         raise ValueError("no such layer")
 
-    try:
-        with pytest.raises(ValueError, match="no such layer"):
-            side_by_side([lambda: over.wait(60), fails])
-    finally:
-        over.set()
+    with pytest.raises(ValueError, match="no such layer"):
+        side_by_side([goes_on, fails])
+    assert not list(tmp_path.iterdir()), "what it had begun was cleared away"
+
+
+def test_ctrl_c_stops_works_side_by_side():
+    code = (
+        "import time, torch\nfrom saereason.executors import side_by_side\n"
+        "def work():\n    print('at work', flush=True)\n"
+        "    while True:\n        torch.randn(99, 99) @ torch.randn(99, 99)\n"
+        "try:\n    side_by_side([work, work])\nexcept KeyboardInterrupt:\n    print('stopped')\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "at work\n"
+    process.send_signal(signal.SIGINT)
+    said, wrong = process.communicate(timeout=60)
+    assert (said.splitlines()[-1], wrong, process.returncode) == ("stopped", "", 0)

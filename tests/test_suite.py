@@ -11,7 +11,7 @@ from conftest import tiny_model, tiny_sae
 
 import saereason as sr
 from saereason.effects import right
-from saereason.mechanisms import Following, Without, weight_change
+from saereason.mechanisms import Following, Without, follow, weight_change
 from saereason.mechanisms.fingerprints import States
 from saereason.mechanisms.overlaps import raised, sureness
 from saereason.progress import steps
@@ -20,7 +20,7 @@ from saereason.study.suite import QUICK, Ground, run_suite
 from saereason.study.suite.chosen import Chosen
 from saereason.study.suite.ground import KNOWN, PROBLEMS
 from saereason.study.suite.page import page, summary, verdict
-from saereason.study.suite.parts import COT, WINDOWS, _matched, _undone, resid_change
+from saereason.study.suite.parts import COT, WINDOWS, _matched, _undone, change_chains, resid_change
 
 SIZES = replace(
     QUICK, n=9, n_discovery=10, n_scored=2, most=12, paths=2, n_lessons=8, n_pairs=4, n_orders=20, n_draws=2
@@ -155,6 +155,20 @@ def test_changed_chains_are_counted_for_who_wrote_them(compared):
     for each in compared[1]:
         assert COT.name in each.parts.followed and set(each.parts.followed[COT.name]) == set(Following)
     assert "adapter, CoT prompt" in compared[1][0].parts.followed
+
+
+def test_a_changed_result_is_followed_or_not_by_who_wrote_the_chain(compared, monkeypatch):
+    from saereason.mechanisms.forms import Changed
+
+    each = compared[1][0]
+    chain = Changed(1, "Step 1: 2 + 3 = 6", "9", "10")
+    monkeypatch.setattr("saereason.study.suite.parts.changed_chains", lambda task, found, *, seed: [chain])
+    counts = change_chains(each.ground, each.comparison)
+    assert set(counts) == {COT.name, "adapter", "adapter, CoT prompt"}
+    for name, model in ((COT.name, each.ground.model), ("adapter", each.ground.changed)):
+        task = each.ground.tasks[PROBLEMS]
+        [outcome] = follow(model, task, [chain], max_new_tokens=each.ground.sizes.most)
+        assert counts[name][outcome] == 1 and sum(counts[name].values()) == 1
 
 
 def test_the_verdict_counts_what_helps_overlaps_and_is_undone(compared):

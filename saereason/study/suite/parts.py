@@ -205,7 +205,7 @@ def change_chains(ground: Ground, found: Comparison) -> dict[str, dict[Following
             made = follow(model, task, chains, max_new_tokens=ground.sizes.most)
             return [{"outcome": one.value} for one in made]
 
-        table = ground.kept("changed chains", compute, model=model, chains=list(chains), task=task) if chains else None
+        table = ground.kept("changed chains", compute, by=model, chains=list(chains), task=task) if chains else None
         outcomes = [] if table is None else [Following(value) for value in table["outcome"]]
         counts[each.name] = {one: outcomes.count(one) for one in Following}
     return counts
