@@ -20,6 +20,8 @@ MODEL, SAES = "smollm2-135m", "smollm2-135m"
 LAYER, D_SAE, N_TEXTS, N_HELD_OUT = 14, 2304, 400, 24
 
 # %%
+import pandas as pd
+
 import saereason as sr
 from saereason.plots import plot_firing, plot_quality
 from saereason.training import default_rows, split_rows
@@ -39,8 +41,7 @@ for layer, sae in saes.items():
 # the card.
 
 # %%
-for fit in sr.preflight(model, saes, strict=False):
-    print(fit)
+pd.DataFrame(sr.preflight(model, saes, strict=False)).drop(columns=["n_tokens", "notes"]).round(3)
 
 # %% [markdown]
 # ## And a sibling of the model, with an adapter?

@@ -29,6 +29,8 @@ N, N_TOKENS = 24, 48
 DIRECT, COT = "Answer with only a number.", "Let's think step by step."
 
 # %%
+import pandas as pd
+
 import saereason as sr
 from saereason.saes import saes_of
 from saereason.tasks import discovery_task
@@ -42,8 +44,7 @@ print(model.name, model.n_layers, "layers of", model.d_model, "on", model.device
 # Gemma Scope was trained on the base model: on the instruction-tuned one this is the question.
 
 # %%
-for fit in sr.preflight(model, saes, strict=False):
-    print(fit)
+pd.DataFrame(sr.preflight(model, saes, strict=False)).drop(columns=["n_tokens", "notes"]).round(3)
 
 # %% [markdown]
 # ## Which features tell the two prompts apart?

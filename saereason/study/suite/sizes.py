@@ -19,13 +19,13 @@ class Sizes:
     n_per_layer: int = 2
     """Candidate features a layer."""
 
-    most: int = 96
+    most: int = 72
     """Longest answer, in tokens."""
 
     paths: int = 10
     """First tokens that CoT-decoding follows."""
 
-    n_lessons: int = 96
+    n_lessons: int = 64
     """Worked problems that vectors are trained on."""
 
     n_pairs: int = 50
@@ -40,7 +40,7 @@ class Sizes:
     n_shared: int = 8
     """Features that a mechanism shares with the CoT prompt and that are taken out of it."""
 
-    n_draws: int = 3
+    n_draws: int = 2
     """Matched sets of features that are taken out in their place."""
 
     n_undone: int = 3
