@@ -17,7 +17,7 @@
 
 # %% tags=["parameters"]
 MODEL, ADAPTER, SAES, LAYERS = "smollm2-135m", "taught", "smollm2-135m", [19, 24]
-N_DISCOVERY, N_CONFIRMATION, N_PLAIN, N_TOP, N_DRAWS, N_TOKENS = 64, 24, 60, 2, 10, 48
+N_DISCOVERY, N_CONFIRMATION, N_PLAIN, N_TOP, N_DRAWS, N_TOKENS = 48, 12, 40, 1, 10, 24
 
 # %%
 from pathlib import Path

@@ -11,7 +11,7 @@ SMALLER = {
         "one feature, once",
     ),
     "2_saes": ({"14, 2304, 400, 24": "14, 1152, 60, 6"}, "does not fit|fits"),
-    "3_find_and_challenge": ({"= 64, 24, 60, 2, 10, 48": "= 12, 4, 12, 1, 10, 4"}, "explorer.html"),
+    "3_find_and_challenge": ({"= 48, 12, 40, 1, 10, 24": "= 12, 4, 12, 1, 10, 4"}, "explorer.html"),
     "4_steer": ({"48, 24, 64, [0.5, 1.0, 2.0, 4.0]": "8, 4, 8, [1.0, 2.0]"}, "moves the next token by"),
     "5_layers": ({'"taught", 24': '"taught", 8'}, "reasoning|inconclusive|Inconclusive"),
     "6_mechanisms": ({"= 16, 48, 64": "= 8, 12, 8"}, "95% of chance below"),
