@@ -110,7 +110,9 @@ class Explorer(anywidget.AnyWidget):
         try:
             if kind == "depths":
                 features = [Feature.parse(name) for name in message["features"]]
-                self.send({"kind": kind, "depths": {str(f): self.exploration.depth(f) for f in features}})
+                self.send(
+                    {"kind": kind, "depths": {str(f): depth for f, depth in self.exploration.depths(features).items()}}
+                )
             elif kind == "text":
                 self.send({"kind": kind, **self._read(str(message["text"]))})
             elif kind == "steer":
