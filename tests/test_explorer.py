@@ -264,6 +264,41 @@ def test_the_selection_is_a_feature_and_brings_its_card(explorer):
     assert explorer.card is None
 
 
+def test_a_feature_that_the_table_lacks_changes_nothing(explorer):
+    explorer.selected = next(iter(explorer.exploration.table.top(1, "studentised")))
+    before, card = explorer.selected, explorer.card
+    with pytest.raises(ValueError, match="L9/9 is none of the 384 features"):
+        explorer.set_state({"selected": "L9/9"})
+    assert explorer.selected == before and explorer.card is card
+
+
+def test_the_page_never_waits_for_what_failed(explorer, monkeypatch):
+    """Also for what was not foreseen, and when the kernel is interrupted."""
+    one, other = explorer.exploration.table.top(2, "studentised")
+    explorer.selected = one
+    for error, told in ((ValueError("no such layer."), "no such layer."), (KeyboardInterrupt(), "KeyboardInterrupt")):
+        monkeypatch.setattr("saereason.explorer.widget.cards", lambda *_, error=error: (_ for _ in ()).throw(error))
+        explorer.selected = one
+        with pytest.raises(type(error)):
+            explorer.selected = other
+        assert explorer.card == {"feature": str(other), "error": told}
+    with pytest.raises(KeyError):
+        explorer._answer(explorer, {"kind": "steer", "id": 7, "feature": str(one), "tokens": 3, "size": 1}, [])
+    assert explorer.sent[-1] == {"kind": "steer", "id": 7, "error": "KeyError: 'intervention'"}
+
+
+def test_answers_are_about_the_feature_that_was_meant(explorer):
+    """Whatever has been chosen since; and they carry the number of the question."""
+    one, other = explorer.exploration.table.top(2, "studentised")
+    explorer.selected = other
+    explorer._answer(explorer, {"kind": "text", "id": "a/1", "feature": str(one), "text": ON[0]}, [])
+    row = explorer.exploration.model.encode(ON[0])
+    acts = acts_on(explorer.exploration.model, explorer.exploration.saes, [one], {0: row})[one][0]
+    assert explorer.sent[-1]["id"] == "a/1" and explorer.sent[-1]["acts"] == pytest.approx(acts.tolist(), rel=1e-4)
+    explorer._answer(explorer, {"kind": "depths", "features": ["L9/9"]}, [])
+    assert "none of the 384" in explorer.sent[-1]["error"]
+
+
 def test_the_bench_generates_as_generate_does(explorer):
     best = explorer.selected = next(iter(explorer.exploration.table.top(1, "studentised")))
     model, saes = explorer.exploration.model, explorer.exploration.saes
@@ -293,6 +328,7 @@ def test_the_bench_generates_as_generate_does(explorer):
         ({"when": "noon"}, "'noon' is not a when"),
         ({"intervention": "Scale", "unit": "nats"}, "the size of Scale is a factor"),
         ({"size": float("nan")}, "nan"),
+        ({"size": None}, "size is None; give a number."),
         ({"unit": "miles"}, "no unit 'miles'; there are own"),
     ],
 )
@@ -300,7 +336,7 @@ def test_the_bench_says_what_it_cannot_do(explorer, change, said):
     explorer.selected = next(iter(explorer.exploration.table.top(1, "studentised")))
     wish = {"kind": "steer", "prompt": "Tom", "intervention": "Add", "when": "everywhere", "size": 1.0, "unit": "own"}
     explorer._answer(explorer, {**wish, "tokens": 3, **change}, [])
-    assert explorer.sent[-1]["kind"] == "steered" and said in explorer.sent[-1]["error"]
+    assert explorer.sent[-1]["kind"] == "steer" and said in explorer.sent[-1]["error"]
 
 
 def test_a_text_of_ones_own_is_read_with_the_selected_feature(explorer):
@@ -330,6 +366,18 @@ def test_stars_and_notes_are_kept_in_the_run_and_two_notebooks_lose_none(explore
         (tmp_path / "explorer.json").write_text(spoilt)
         with pytest.raises(ValueError, match="holds no stars and notes"):
             Explorer(explored, run)
+
+
+def test_marks_that_could_not_be_kept_are_told_and_kept_later(explorer):
+    path = explorer.run.folder / "explorer.json"
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="holds no stars"):
+        explorer.starred = ["L1/2"]
+    assert explorer.sent[-1]["kind"] == "kept" and explorer.sent[-1]["error"].startswith("Stars and notes are not kept")
+    path.unlink()
+    explorer.notes = {"L1/2": "mine"}
+    assert explorer.sent[-1] == {"kind": "kept"}
+    assert Marks.load(explorer.run) == Marks(frozenset({"L1/2"}), {"L1/2": "mine"})
 
 
 def test_nothing_of_a_card_can_end_its_script(explored, tmp_path):

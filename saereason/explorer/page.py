@@ -96,13 +96,14 @@ def page(
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-{digest}'; \
-style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'">
+style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ background: #fdfdfb; color: #1d1f21; margin: 0 auto; max-width: 90rem; padding: 1rem; }}
+body {{ background: #fdfdfb; color: #1d1f21; margin: 0 auto; max-width: 90rem; overflow-wrap: anywhere; \
+padding: 1rem; }}
 h1 {{ font: 600 1.4rem/1.3 system-ui, sans-serif; margin: 0 0 0.8rem; }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #16181a; color: #e4e4e0; }} }}
 @media print {{ body {{ background: #fff; color: #000; }} }}
