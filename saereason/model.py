@@ -164,16 +164,18 @@ class Model:
         text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         return Rendered(text, True, system)
 
-    def encode(self, prompt: str | Rendered) -> list[int]:
+    def encode(self, prompt: str | Rendered, *, most: int | None = None) -> list[int]:
         """Token ids of one text: special tokens are added unless the chat format has put them there.
 
-        Raises ValueError for a text longer than the model's context.
+        `most` cuts a text after so many tokens, however long it is. Raises ValueError for a text longer than the
+        model's context.
         """
         chat = isinstance(prompt, Rendered) and prompt.chat
         text = prompt.text if isinstance(prompt, Rendered) else prompt
         ids = self.tokenizer(text, add_special_tokens=not chat, verbose=False)["input_ids"]
         if not text or not ids:
             raise ValueError("the prompt has no tokens; give at least one word.")
+        ids = ids if most is None else ids[: min(most, self.n_ctx - 1)]
         if len(ids) >= self.n_ctx:
             raise ValueError(
                 f"the prompt has {len(ids)} tokens and the model's context is {self.n_ctx}; shorten the prompt."

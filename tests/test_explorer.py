@@ -1,6 +1,7 @@
 """The explorer: what it shows is what was computed, as a file and live, and hostile text stays text."""
 
 import json
+import math
 import re
 import socket
 import subprocess
@@ -22,10 +23,15 @@ from saereason.explorer import Exploration, Explorer, write_page
 from saereason.explorer.cards import cards, doses
 from saereason.explorer.evidence import intervals
 from saereason.explorer.marks import Marks, keep
+from saereason.explorer.page import about, columns
 from saereason.explorer.windows import acts_on
+from saereason.features import FeatureTable
 from saereason.hooks import read
 from saereason.layers import Curve
 from saereason.model import pad
+from saereason.search import Block
+from saereason.search.moments import moments
+from saereason.search.scores import cohens_d, point_biserial
 from saereason.stats import Estimate
 
 ON = [f"Tom has {n} apples and {n + 1} pears, step by step." for n in range(12)]
@@ -169,6 +175,79 @@ def test_what_cannot_be_explored_is_refused(explored, tmp_path):
         write_page(explored, tmp_path / "page.html", 0)
 
 
+def test_a_table_that_would_mislead_is_refused(explored):
+    model, saes, table = explored.model, explored.saes, explored.table
+    best = next(iter(table.top(1, "studentised")))
+    told = verdict_of(best)
+    for options, said in (
+        ({"table": table.where([0, 0, 1])}, r"L0/0 is in the table 2 times; give each feature once"),
+        ({"table": FeatureTable({**table.columns, "index": table["index"] - 1})}, r"L0/-1 is out of range"),
+        ({"verdicts": [told, replace(told, behaviour="other")]}, f"there are 2 verdicts on {best}; give one"),
+        ({"verdicts": [replace(told, feature=sr.Feature(0, 999))]}, "a verdict on L0/999, which is not in the table"),
+        ({"texts": "Tom has 3 pears."}, "texts is one text, 'Tom has 3 pears.'; give a list"),
+        ({"block": explored.block.folder, "table": table.with_column("mean_on", table["mean_on"] + 1)}, "mean_on of"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Exploration.of(model, saes, **{"table": table, "texts": ON[:2], **options})
+
+
+def test_columns_that_are_no_numbers_stay_out_and_none_hides_another(explored):
+    n, table = len(explored.table), explored.table
+    more = {"flag": np.arange(n) % 2 == 0, "rung": np.ones(n), "big": np.full(n, 1e300), "nan": np.full(n, np.nan)}
+    none = {"2d": np.ones((n, 2)), "z": np.ones(n) + 1j, "o": np.array([10**400] * n, dtype=object)}
+    none["days"] = np.ones(n, "m8[D]")
+    made = replace(explored, table=FeatureTable({**table.columns, **more, **none}))
+    assert {*more} < {*made.scores} and not {*none} & {*made.scores}
+    held = columns(made, made.table)
+    assert set(held) == {"layer", "index", *made.scores, "rung reached"} and len({*map(len, held.values())}) == 1
+    assert about(made, live=True)["rung"] == "rung reached" and np.isinf(np.frombuffer(held["big"], "<f4")).all()
+    [card] = cards(made, [next(iter(made.verdicts))])
+    assert {name for name, *_ in card["scores"]} == {*made.scores} and json.dumps(card, allow_nan=False)
+
+
+def test_texts_longer_than_the_context_are_cut(explored):
+    model, long = explored.model, "Tom has pears. " * 99
+    made = Exploration.of(model, explored.saes, explored.table, texts=[long])
+    assert made.rows == (tuple(model.tokenizer(long)["input_ids"][:128]),)
+
+
+def test_depth_is_the_highest_cosine_of_each_layer(explored):
+    features = [sr.Feature(2, 5), sr.Feature(0, 7)]
+    for feature, depth in explored.depths(features).items():
+        row = explored.saes[feature.layer].W_dec[feature.index]
+        cosines = [torch.cosine_similarity(sae.W_dec, row[None], dim=-1).max() for sae in explored.saes.values()]
+        assert depth == pytest.approx([float(each) for each in cosines], abs=1e-3)
+
+
+def test_a_verdict_without_a_finite_figure_becomes_json(explored):
+    told = verdict_of(next(iter(explored.verdicts)))
+    told = replace(told, rungs=(replace(told.rungs[0], figure=Estimate(math.nan, -math.inf, 1.0)), *told.rungs[1:]))
+    [card] = cards(replace(explored, verdicts={told.feature: told}), [told.feature])
+    assert card["verdict"]["rungs"][0]["figure"] == [None, None, 1.0] and json.dumps(card, allow_nan=False)
+
+
+def test_curves_of_few_items_have_no_interval(explored):
+    some = np.array([[1.0, 2.0], [np.nan, 1.0]])
+    curves = [Curve("f", "neutral", "skip block", (0, 1), 4, drop, np.zeros(len(drop))) for drop in (some, some[1:])]
+    one, none = replace(explored, curves=tuple(curves)).worth()
+    assert (one["n"], one["values"]) == (1, [[1.0, None, None], [2.0, None, None]])
+    assert (none["n"], none["values"]) == (0, [[None] * 3] * 2)
+
+
+@pytest.mark.parametrize(
+    ("on", "off"), [([5.0] * 6, [3.0] * 6), ([5.0] * 5 + [6.0], [3.0] * 6), ([0.0] * 6, [0.0] * 6)]
+)
+def test_intervals_hold_the_scores_where_hardly_anything_varies(tmp_path, on, off):
+    np.save(tmp_path / "values.npy", np.array([v for pair in zip(on, off, strict=True) for v in pair], "<f4")[:, None])
+    np.save(tmp_path / "rows.npy", np.array([(n // 2, 1 - n % 2) for n in range(12)]))
+    np.save(tmp_path / "features.npy", np.array([[0, 0]]))
+    found = intervals(Block.open(tmp_path), sr.Feature(0, 0))
+    sides = [torch.tensor(side)[:, None] for side in (on, off)]
+    d, r = (float(score(*map(moments, sides))[0]) for score in (cohens_d, point_biserial))
+    assert found["cohens_d"].value == pytest.approx(d) and found["correlation"].value == pytest.approx(r)
+    assert found["cohens_d"].low >= d / 2 and found["correlation"].low >= r / 2, "no draw counts as none"
+
+
 # live, without a browser
 
 
@@ -183,6 +262,41 @@ def test_the_selection_is_a_feature_and_brings_its_card(explorer):
         explorer.selected = sr.Feature(9, 9)
     explorer.selected = None
     assert explorer.card is None
+
+
+def test_a_feature_that_the_table_lacks_changes_nothing(explorer):
+    explorer.selected = next(iter(explorer.exploration.table.top(1, "studentised")))
+    before, card = explorer.selected, explorer.card
+    with pytest.raises(ValueError, match="L9/9 is none of the 384 features"):
+        explorer.set_state({"selected": "L9/9"})
+    assert explorer.selected == before and explorer.card is card
+
+
+def test_the_page_never_waits_for_what_failed(explorer, monkeypatch):
+    """Also for what was not foreseen, and when the kernel is interrupted."""
+    one, other = explorer.exploration.table.top(2, "studentised")
+    explorer.selected = one
+    for error, told in ((ValueError("no such layer."), "no such layer."), (KeyboardInterrupt(), "KeyboardInterrupt")):
+        monkeypatch.setattr("saereason.explorer.widget.cards", lambda *_, error=error: (_ for _ in ()).throw(error))
+        explorer.selected = one
+        with pytest.raises(type(error)):
+            explorer.selected = other
+        assert explorer.card == {"feature": str(other), "error": told}
+    with pytest.raises(KeyError):
+        explorer._answer(explorer, {"kind": "steer", "id": 7, "feature": str(one), "tokens": 3, "size": 1}, [])
+    assert explorer.sent[-1] == {"kind": "steer", "id": 7, "error": "KeyError: 'intervention'"}
+
+
+def test_answers_are_about_the_feature_that_was_meant(explorer):
+    """Whatever has been chosen since; and they carry the number of the question."""
+    one, other = explorer.exploration.table.top(2, "studentised")
+    explorer.selected = other
+    explorer._answer(explorer, {"kind": "text", "id": "a/1", "feature": str(one), "text": ON[0]}, [])
+    row = explorer.exploration.model.encode(ON[0])
+    acts = acts_on(explorer.exploration.model, explorer.exploration.saes, [one], {0: row})[one][0]
+    assert explorer.sent[-1]["id"] == "a/1" and explorer.sent[-1]["acts"] == pytest.approx(acts.tolist(), rel=1e-4)
+    explorer._answer(explorer, {"kind": "depths", "features": ["L9/9"]}, [])
+    assert "none of the 384" in explorer.sent[-1]["error"]
 
 
 def test_the_bench_generates_as_generate_does(explorer):
@@ -214,13 +328,15 @@ def test_the_bench_generates_as_generate_does(explorer):
         ({"when": "noon"}, "'noon' is not a when"),
         ({"intervention": "Scale", "unit": "nats"}, "the size of Scale is a factor"),
         ({"size": float("nan")}, "nan"),
+        ({"size": None}, "size is None; give a number."),
+        ({"unit": "miles"}, "no unit 'miles'; there are own"),
     ],
 )
 def test_the_bench_says_what_it_cannot_do(explorer, change, said):
     explorer.selected = next(iter(explorer.exploration.table.top(1, "studentised")))
     wish = {"kind": "steer", "prompt": "Tom", "intervention": "Add", "when": "everywhere", "size": 1.0, "unit": "own"}
     explorer._answer(explorer, {**wish, "tokens": 3, **change}, [])
-    assert explorer.sent[-1]["kind"] == "steered" and said in explorer.sent[-1]["error"]
+    assert explorer.sent[-1]["kind"] == "steer" and said in explorer.sent[-1]["error"]
 
 
 def test_a_text_of_ones_own_is_read_with_the_selected_feature(explorer):
@@ -246,19 +362,41 @@ def test_stars_and_notes_are_kept_in_the_run_and_two_notebooks_lose_none(explore
     assert held == Marks(frozenset({"L2/3"}), {"L1/2": HOSTILE, "L2/3": "mine"})
     assert keep(run, held, replace(held, notes={})).notes == {}
     assert Explorer(explored, run).starred == ["L2/3"]
-    (tmp_path / "explorer.json").write_text("[]")
-    with pytest.raises(ValueError, match="holds no stars and notes"):
-        Explorer(explored, run)
+    for spoilt in ("[]", "{", '{"starred": "L1/2", "notes": {}}', '{"starred": []}', '{"starred": [], "notes": []}'):
+        (tmp_path / "explorer.json").write_text(spoilt)
+        with pytest.raises(ValueError, match="holds no stars and notes"):
+            Explorer(explored, run)
+
+
+def test_marks_that_could_not_be_kept_are_told_and_kept_later(explorer):
+    path = explorer.run.folder / "explorer.json"
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="holds no stars"):
+        explorer.starred = ["L1/2"]
+    assert explorer.sent[-1]["kind"] == "kept" and explorer.sent[-1]["error"].startswith("Stars and notes are not kept")
+    path.unlink()
+    explorer.notes = {"L1/2": "mine"}
+    assert explorer.sent[-1] == {"kind": "kept"}
+    assert Marks.load(explorer.run) == Marks(frozenset({"L1/2"}), {"L1/2": "mine"})
 
 
 def test_nothing_of_a_card_can_end_its_script(explored, tmp_path):
-    path = write_page(explored, tmp_path / "page.html", 40, notes={"L1/2": HOSTILE})
+    path = write_page(explored, tmp_path / "page.html", 9, notes={"L1/2": HOSTILE})
     html = path.read_text(encoding="utf8")
     assert html.count("</script>") == html.count("<script") and "<img" not in html
     parts = re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', html, re.DOTALL)
     told = {name: json.loads(text) for name, text in parts}
-    assert len(told) == 41 and told["explored"]["notes"] == {"L1/2": HOSTILE}
-    assert write_page(explored, tmp_path / "again.html", 40, notes={"L1/2": HOSTILE}).read_bytes() == path.read_bytes()
+    assert len(told) == 11 and told["explored"]["notes"] == {"L1/2": HOSTILE}
+    assert write_page(explored, tmp_path / "again.html", 9, notes={"L1/2": HOSTILE}).read_bytes() == path.read_bytes()
+
+
+def test_a_page_has_what_is_marked_and_no_mark_of_other_features(explored, tmp_path):
+    last = [*explored.table.sort("studentised")][-1]
+    path = tmp_path / "new" / "page.html"
+    write_page(explored, path, 1, starred=[str(last), "L9/1"], notes={"L9/9": "a secret of another table"})
+    assert f'id="{last}"' in path.read_text(encoding="utf8") and "secret" not in path.read_text(encoding="utf8")
+    with pytest.raises(ValueError, match="is a folder; give the path of a file"):
+        write_page(explored, tmp_path, 1)
 
 
 # in a browser
@@ -441,10 +579,8 @@ def test_in_jupyter_a_click_reaches_python_and_the_bench_generates(browser, tmp_
 
 def test_a_large_table_stays_small_for_the_page(explored):
     """A hundred thousand features are columns of numbers, not objects."""
-    from saereason.explorer.page import columns
-
     n = 100_000
-    table = sr.FeatureTable({"layer": np.zeros(n, int), "index": np.arange(n), "studentised": np.ones(n)})
+    table = FeatureTable({"layer": np.zeros(n, int), "index": np.arange(n), "studentised": np.ones(n)})
     made = replace(explored, table=table, verdicts={})
     assert sum(map(len, columns(made, table).values())) == 12 * n
     assert torch.frombuffer(bytearray(columns(made, table)["index"]), dtype=torch.int32)[-1] == n - 1

@@ -13,6 +13,7 @@ from saereason.generate import generate
 from saereason.model import Model, pad
 from saereason.saes import SAE
 from saereason.steering import (
+    UNITS,
     Add,
     Boost,
     Clamp,
@@ -68,8 +69,9 @@ def intervention_of(model: Model, saes: Mapping[int, SAE], feature: Feature, wis
         "Boost": lambda size: Boost((feature,), size, when),
         "SetProjection": lambda size: SetProjection(feature, size, when),
     }
-    if wish.intervention not in made:
-        raise ValueError(f"no intervention {wish.intervention!r}; there are {', '.join(KINDS)}.")
+    for what, given, known in (("intervention", wish.intervention, KINDS), ("unit", wish.unit, UNITS)):
+        if given not in known:
+            raise ValueError(f"no {what} {given!r}; there are {', '.join(known)}.")
     one = made[wish.intervention](wish.size)
     if wish.unit == "own":
         return one
@@ -108,7 +110,7 @@ def try_out(
     clean, changed = probabilities
     likely = torch.maximum(clean, changed).topk(N_FIRST).indices.tolist()
     first = tuple((model.token_text(n), float(clean[n]), float(changed[n])) for n in likely)
-    return Trial(one, (made.texts[0], made.texts[1]), first, f"{one}\n{steering.receipt}")
+    return Trial(one, (made.texts[0], made.texts[1]), first, str(steering.receipt))
 
 
 @torch.no_grad()

@@ -20,10 +20,10 @@ def cards(ex: Exploration, features: Sequence[Feature], progress: Progress = lam
     """Of each feature; the texts are read once for all. Raises ValueError for a feature that is not in the table."""
     told = [feature_card(ex.model, ex.saes, feature, ex.contexts) for feature in features]
     rows = {each.row: ex.rows[each.row] for one in told for each in _contexts(one)}
-    acts = acts_on(ex.model, ex.saes, features, rows)
+    acts, depths = acts_on(ex.model, ex.saes, features, rows), ex.depths(features)
     found = []
     for done, one in enumerate(told, 1):
-        found.append(_card(ex, one, acts[one.feature]))
+        found.append(_card(ex, one, acts[one.feature], depths[one.feature]))
         progress(done, len(told))
     return found
 
@@ -32,7 +32,7 @@ def _contexts(card: FeatureCard) -> list[Context]:
     return [*card.top, *(each for some in card.quantiles.values() for each in some)]
 
 
-def _card(ex: Exploration, card: FeatureCard, acts: Acts) -> Card:
+def _card(ex: Exploration, card: FeatureCard, acts: Acts, depth: list[float]) -> Card:
     feature = card.feature
     return {
         "feature": str(feature),
@@ -45,7 +45,7 @@ def _card(ex: Exploration, card: FeatureCard, acts: Acts) -> Card:
         "raised": [list(each) for each in card.written.raised],
         "lowered": [list(each) for each in card.written.lowered],
         "neighbours": [[str(other), round(cosine, 3)] for other, cosine in card.neighbours],
-        "depth": ex.depth(feature),
+        "depth": depth,
         "scores": [
             [each.name, *map(number, (each.value, each.low, each.high))]
             for each in evidence(ex.table, feature, ex.block)
@@ -69,7 +69,7 @@ def _verdict(verdict: Verdict | None) -> dict[str, Any] | None:
             "name": rung.name,
             "passed": rung.passed,
             "said": rung.said,
-            "figure": [rung.figure.value, rung.figure.low, rung.figure.high] if rung.figure else None,
+            "figure": [*map(number, (rung.figure.value, rung.figure.low, rung.figure.high))] if rung.figure else None,
             "unit": rung.unit,
             "n": rung.n,
             "against": list(rung.against),
@@ -81,9 +81,10 @@ def _verdict(verdict: Verdict | None) -> dict[str, Any] | None:
 
 def doses(sweep: Sweep | None, feature: Feature) -> list[dict[str, Any]]:
     """Of each arm of a sweep that edits this feature and no other: its size, accuracy with interval, and change."""
-    if sweep is None:
+    arms = {} if sweep is None else sweep.arms
+    named = {name for name, arm in arms.items() if len(arm) == 1 and feature in _features(arm[0])}
+    if sweep is None or not named:
         return []
-    named = {name for name, arm in sweep.arms.items() if len(arm) == 1 and feature in _features(arm[0])}
     rows = sweep.summary().to_dict("records")
     clean = next(row for row in rows if row["arm"] == "clean")
     return [

@@ -21,11 +21,11 @@ const s = (tag, attributes = {}, ...children) =>
   made(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 
 /** A text as nodes, in which control, zero-width and direction characters are marks that one can see. */
-function shown(text) {
+function shown(text, lines = false) {
   const nodes = [];
   let plain = "";
   for (const c of String(text)) {
-    if (!HIDDEN.test(c)) {
+    if (!HIDDEN.test(c) || (lines && c === "\n")) {
       plain += c;
       continue;
     }
@@ -39,10 +39,12 @@ function shown(text) {
 }
 
 const word = (text) => h("bdi", {}, shown(text));
+const plain = (text) => shown(text).map((node) => node.textContent ?? node).join("");
 
 function figure(value) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  if (Number.isInteger(value) && Math.abs(value) < 1e7) return value.toLocaleString("en");
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  if (Number.isInteger(value) && Math.abs(value) < 1e7) return (value + 0).toLocaleString("en");
   const size = Math.abs(value);
   return size !== 0 && (size < 5e-4 || size >= 1e6) ? value.toExponential(1) : value.toFixed(3);
 }
@@ -119,26 +121,29 @@ function histogram(density) {
   }));
 }
 
+/** A value a layer; a layer without one has no point. */
 function byLayer(layers, values, { label, yTitle, y = [0, 1], own = null }) {
+  const points = layers.map((layer, n) => [layer, values[n]]).filter(([, value]) => typeof value === "number");
   return chart({
     label, x: [layers[0], layers[layers.length - 1]], y, xTitle: "layer", yTitle, ys: round(...y),
     xs: some(layers, 10).map((layer) => [layer, layer]),
   }, (px, py) => [
-    s("polyline", { points: layers.map((layer, n) => `${px(layer)},${py(values[n] ?? y[0])}`).join(" "), class: "line" }),
-    ...layers.map((layer, n) => s("circle", { cx: px(layer), cy: py(values[n] ?? y[0]), r: layer === own ? 4.5 : 2.5, class: "dot" },
-      s("title", {}, `layer ${layer}: ${figure(values[n])}`))),
+    s("polyline", { points: points.map(([layer, value]) => `${px(layer)},${py(value)}`).join(" "), class: "line" }),
+    ...points.map(([layer, value]) => s("circle", { cx: px(layer), cy: py(value), r: layer === own ? 4.5 : 2.5, class: "dot" },
+      s("title", {}, `layer ${layer}: ${figure(value)}`))),
   ]);
 }
 
 const LOOKS = { reasoning: "line", knowledge: "line knowledge", neutral: "line neutral" };
 
 /** What each layer is worth to families, under one operator; a layer that costs several times the others is left off. */
-function worthChart(curves) {
-  const layers = [...new Set(curves.flatMap((curve) => curve.layers))].sort((a, b) => a - b);
+function worthChart(all) {
+  const curves = all.filter((curve) => curve.n), layers = [...new Set(curves.flatMap((curve) => curve.layers))].sort((a, b) => a - b);
+  if (!curves.length) return h("p", { class: "soft" }, "No item has a figure at every layer.");
   const reach = (layer) => Math.max(...curves.map((curve) => Math.abs(curve.values[curve.layers.indexOf(layer)]?.[0] ?? 0)));
   const off = layers.filter((layer) => layers.length > 3 && reach(layer) > 3 * Math.max(...layers.filter((other) => other !== layer).map(reach)));
   const kept = layers.filter((layer) => !off.includes(layer));
-  const ends = curves.flatMap((curve) => curve.values.filter((_, n) => !off.includes(curve.layers[n])).flat());
+  const ends = curves.flatMap((curve) => curve.values.filter((_, n) => !off.includes(curve.layers[n])).flat()).filter((end) => end !== null);
   const y = [Math.min(0, ...ends), Math.max(...ends, 1e-9)];
   const drawn = chart({
     label: `What each layer is worth: ${curves[0].operator}`, x: [kept[0], kept[kept.length - 1]], y, xTitle: "layer",
@@ -147,8 +152,9 @@ function worthChart(curves) {
     const points = curve.layers.map((layer, n) => [layer, curve.values[n]]).filter(([layer]) => !off.includes(layer));
     return [
       s("polyline", { points: points.map(([layer, [value]]) => `${px(layer)},${py(value)}`).join(" "), class: LOOKS[curve.kind] }),
-      ...points.map(([layer, [, low, high]]) => s("line", { x1: px(layer), x2: px(layer), y1: py(low), y2: py(high), class: LOOKS[curve.kind] })),
-      ...points.map(([layer, each]) => s("circle", { cx: px(layer), cy: py(each[0]), r: 5, "fill-opacity": 0 },
+      ...points.filter(([, [, low]]) => low !== null)
+        .map(([layer, [, low, high]]) => s("line", { x1: px(layer), x2: px(layer), y1: py(low), y2: py(high), class: LOOKS[curve.kind] })),
+      ...points.map(([layer, each]) => s("circle", { cx: px(layer), cy: py(each[0]), r: 5, "fill-opacity": 0, class: points.length === 1 ? LOOKS[curve.kind] : null },
         s("title", {}, `${curve.family}, layer ${layer}: ${interval(each)}`))),
     ];
   }));
@@ -158,9 +164,11 @@ function worthChart(curves) {
     off.length ? h("p", { class: "soft" }, `Off the scale: layer ${off.join(", ")}.`) : null];
 }
 
-function doseChart(doses) {
-  const sizes = doses.map((dose) => dose.size ?? 0), clean = doses[0].clean;
-  const groups = new Map();
+/** Arms that have a size. */
+function doseChart(all) {
+  const doses = all.filter((dose) => dose.size !== null).sort((a, b) => a.size - b.size), groups = new Map();
+  if (!doses.length) return null;
+  const sizes = doses.map((dose) => dose.size), clean = doses[0].clean;
   for (const dose of doses) {
     const kind = `${dose.kind}, ${dose.when}`;
     groups.set(kind, [...(groups.get(kind) ?? []), dose]);
@@ -171,7 +179,7 @@ function doseChart(doses) {
   }, (x, y) => [
     s("line", { x1: x(Math.min(...sizes)), x2: x(Math.max(...sizes)), y1: y(clean), y2: y(clean), class: "clean" }, s("title", {}, "clean")),
     ...[...groups.values()].flatMap((group) => [
-      s("polyline", { points: group.map((d) => `${x(d.size ?? 0)},${y(d.accuracy[0])}`).join(" "), class: "line" }),
+      s("polyline", { points: group.map((d) => `${x(d.size)},${y(d.accuracy[0])}`).join(" "), class: "line" }),
       ...group.flatMap((d) => [
         s("line", { x1: x(d.size), x2: x(d.size), y1: y(d.accuracy[1]), y2: y(d.accuracy[2]), class: "line" }),
         s("circle", { cx: x(d.size), cy: y(d.accuracy[0]), r: 3, class: "dot" }, s("title", {}, `${d.arm}: ${interval(d.accuracy)}`)),
@@ -195,14 +203,14 @@ function context([tokens, acts, focus], most) {
 
 function ladder(verdict) {
   const MARKS = { true: ["✓", "passed"], false: ["✗", "failed"], null: ["–", "not tried"] };
-  return section(`Ladder of claims: rung ${verdict.height} as ${verdict.behaviour}`, h("p", {}, shown(verdict.said)),
+  return section([`Ladder of claims: rung ${verdict.height} as `, shown(verdict.behaviour)], h("p", {}, shown(verdict.said)),
     h("ol", { class: "ladder" }, verdict.rungs.map((rung) => {
       const [mark, said] = MARKS[rung.passed];
-      const held = [rung.n ? `n = ${rung.n}` : "", rung.against.length ? `against ${rung.against.join(", ")}` : ""].filter(Boolean);
+      const held = [rung.n ? `n = ${rung.n}` : "", rung.against.length ? `against ${rung.against.join(", ")}` : ""].filter(Boolean).join("; ");
       return h("li", { value: rung.number, class: said.replace(" ", "-") },
         h("b", {}, `${mark} ${rung.name}`), ` (${said}): `, shown(rung.said),
-        rung.figure ? h("span", { class: "soft" }, ` ${interval(rung.figure)} ${rung.unit}`) : null,
-        held.length ? h("span", { class: "soft" }, ` (${held.join("; ")})`) : null);
+        rung.figure ? h("span", { class: "soft" }, ` ${interval(rung.figure)} `, shown(rung.unit)) : null,
+        held ? h("span", { class: "soft" }, " (", shown(held), ")") : null);
     })));
 }
 
@@ -211,23 +219,23 @@ function tokens(title, pairs) {
     pairs.map(([token, logit]) => h("li", {}, h("code", { class: "token" }, word(token)), h("span", { class: "soft" }, ` ${figure(logit)}`)))));
 }
 
-function cardOf(card, about, choose) {
+function cardOf(card, { about, number }, visit) {
   const layer = Number(card.feature.slice(1).split("/")[0]);
   const evidence = section("Evidence", table(["score", "value, 95% interval", ""],
-    card.scores.map(([name, ...estimate]) => [name, interval(estimate), reach(estimate)]), "Evidence"),
-    card.scores.some(([, , low]) => low !== null) ? h("p", { class: "soft" }, "Intervals resample prompts, pairs together.")
+    card.scores.map(([name, ...estimate]) => [word(name), interval(estimate), reach(estimate)]), "Evidence"),
+    card.scores.some(([, , low]) => low !== null) ? h("p", { class: "soft" }, "Intervals are over prompts: Wilson's for rates, else by resampling, pairs together.")
       : h("p", { class: "soft" }, "No intervals: the search kept no block of its prompts."));
   const reads = section("What it reads", card.top.length ? card.top.map((one) => context(one, card.max_act))
     : h("p", {}, `It fires on none of the ${figure(card.n_tokens)} tokens read.`));
   const lower = card.quantiles.filter(([, some]) => some.length).map(([q, some]) =>
     [h("h4", {}, `About the ${Math.round(100 * q)}th percentile of its activations`), some.map((one) => context(one, card.max_act))]);
-  const others = card.neighbours.map(([name, cosine]) => h("li", {}, about.has(name)
-    ? h("button", { class: "link", onclick: () => choose(name) }, name) : name, h("span", { class: "soft" }, ` ${figure(cosine)}`)));
+  const others = card.neighbours.map(([name, cosine]) => h("li", {}, number(name) >= 0
+    ? h("button", { class: "link", onclick: () => visit(name) }, name) : name, h("span", { class: "soft" }, ` ${figure(cosine)}`)));
   return [
     h("p", {}, `Fires on ${(100 * card.firing_rate).toPrecision(3)}% of ${figure(card.n_tokens)} tokens, at most ${figure(card.max_act)}.`),
     evidence, card.verdict ? ladder(card.verdict) : null,
     card.doses.length ? section("Dose and response", doseChart(card.doses), table(["arm", "accuracy", "change"],
-      card.doses.map((d) => [d.arm, interval(d.accuracy), interval(d.change)]), "Doses")) : null,
+      card.doses.map((d) => [word(d.arm), interval(d.accuracy), interval(d.change)]), "Doses")) : null,
     section("What it writes (logit lens)", h("div", { class: "pair" }, tokens("raises", card.raised), tokens("lowers", card.lowered))),
     reads, lower.length ? section("And when it is weaker", ...lower) : null,
     card.density.length ? section("How strongly, how often", histogram(card.density)) : null,
@@ -243,19 +251,27 @@ function cardOf(card, about, choose) {
 
 const FILTER = "Write L14, L14/3021, a score such as difference>0.5, starred, or verdict; all must hold.";
 
+const NUMBER = String.raw`[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?`;
+
+/** What was typed, term by term: a column, a sign and a number, or a word. */
+function termsOf(text, columns) {
+  const names = Object.keys(columns).sort((a, b) => b.length - a.length).map((name) => name.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&"));
+  const term = new RegExp(String.raw`\s*(?:(${names.join("|")})\s*(>=|<=|>|<|=)\s*(${NUMBER})(?=\s|$)|(\S+))`, "g");
+  return [...text.matchAll(term)].map(([, name, sign, number, word]) => ({ name, sign, number: +number, word }));
+}
+
 /** A test of a row's number, from what was typed; raises an Error with what is wrong. */
 function filterOf(text, columns, state) {
-  const tests = text.trim().split(/\s+/).filter(Boolean).map((term) => {
-    const place = /^L(\d+)(?:\/(\d*))?$/i.exec(term), bound = /^(\w+)(>=|<=|>|<|=)(-?[\d.eE+-]+)$/.exec(term);
+  const starred = state.starred(), rungs = columns[state.about.rung];
+  const tests = termsOf(text, columns).map(({ name, sign, number, word }) => {
+    const place = /^L(\d+)(?:\/(\d*))?$/i.exec(word ?? "");
     if (place) return (n) => columns.layer[n] === +place[1] && (!place[2] || String(columns.index[n]).startsWith(place[2]));
-    if (term === "starred") return (n) => state.starred().has(state.name(n));
-    if (term === "verdict") return (n) => columns.rung !== undefined && !Number.isNaN(columns.rung[n]);
-    if (bound && columns[bound[1]] && Number.isFinite(+bound[3])) {
-      const values = columns[bound[1]], b = +bound[3];
-      return { ">": (n) => values[n] > b, "<": (n) => values[n] < b, ">=": (n) => values[n] >= b, "<=": (n) => values[n] <= b,
-        "=": (n) => values[n] === b }[bound[2]];
-    }
-    throw new Error(`“${term}” is no filter. ${FILTER}`);
+    if (word === "starred") return (n) => starred.has(state.name(n));
+    if (word === "verdict") return (n) => rungs !== undefined && !Number.isNaN(rungs[n]);
+    if (word !== undefined) throw new Error(`“${word}” is no filter. ${FILTER}`);
+    const values = columns[name], b = values instanceof Float32Array ? Math.fround(number) : number; // as the column holds it
+    return { ">": (n) => values[n] > b, "<": (n) => values[n] < b, ">=": (n) => values[n] >= b, "<=": (n) => values[n] <= b,
+      "=": (n) => values[n] === b }[sign];
   });
   return (n) => tests.every((test) => test(n));
 }
@@ -271,12 +287,23 @@ function sorted(rows, values, falling) {
 
 function list(state, choose) {
   const { columns, about, n } = state;
-  const names = [...about.scores, ...(columns.rung ? ["rung"] : [])];
+  const names = [...about.scores, ...(about.rung ? [about.rung] : [])];
   let by = about.by, falling = true, rows = new Uint32Array(0), wanted = null;
-  const count = h("p", { class: "soft", role: "status" }), spacer = h("div", { class: "rows" });
-  const body = h("div", { class: "body", tabindex: 0, role: "grid", "aria-label": "Features", "aria-rowcount": n }, spacer);
-  const head = h("div", { class: "row head" });
+  const count = h("p", { class: "soft", role: "status" }), spacer = h("div", { class: "rows", role: "rowgroup" });
+  const head = h("div", { class: "row head", role: "row", "aria-rowindex": 1 });
+  const body = h("div", { class: "body", tabindex: 0, role: "grid", "aria-label": "Features" }, head, spacer);
   const box = h("input", { type: "search", placeholder: "L14  difference>0.5  starred", "aria-label": `Filter. ${FILTER}`, title: FILTER });
+  const titles = ["", "feature", "by layer", ...names].map((name, k) => {
+    const button = k < 3 ? name : h("button", { class: "link", title: `Sort by ${name}`, onclick: () => sortBy(name) });
+    return h("span", { class: `cell${k < 3 ? ` c${k}` : ""}`, role: "columnheader" }, button);
+  });
+  head.append(...titles);
+
+  function sortBy(name) {
+    falling = name === by ? !falling : true;
+    by = name;
+    order();
+  }
 
   function order() {
     try {
@@ -285,28 +312,25 @@ function list(state, choose) {
       count.textContent = `${rows.length.toLocaleString("en")} of ${n.toLocaleString("en")} features`;
       count.classList.remove("wrong");
     } catch (error) {
-      count.textContent = error.message;
+      count.replaceChildren(...shown(error.message));
       count.classList.add("wrong");
     }
     spacer.style.height = `${rows.length * ROW}px`;
-    headings();
+    body.setAttribute("aria-rowcount", rows.length + 1);
+    names.forEach((name, k) => {
+      const title = titles[k + 3];
+      title.firstChild.replaceChildren(word(name), name === by ? (falling ? " ▼" : " ▲") : "");
+      title.setAttribute("aria-sort", name !== by ? "none" : falling ? "descending" : "ascending");
+    });
     draw();
   }
 
-  function headings() {
-    const cells = ["", "feature", "by layer", ...names].map((name, k) => k < 3 ? h("span", { class: `cell c${k}` }, name)
-      : h("span", { class: "cell", "aria-sort": name === by ? (falling ? "descending" : "ascending") : null },
-        h("button", { class: "link", title: `Sort by ${name}`, onclick: () => { falling = name === by ? !falling : true; by = name; order(); } },
-          name, name === by ? (falling ? " ▼" : " ▲") : "")));
-    head.replaceChildren(...cells);
-  }
-
-  function row(place) {
-    const number = rows[place], name = state.name(number), depth = state.depth(name), star = state.starred().has(name);
+  function row(place, starred) {
+    const number = rows[place], name = state.name(number), depth = state.depth(name), star = starred.has(name);
     return h("div", {
-      class: "row", role: "row", id: `${state.id}-${number}`, "aria-rowindex": place + 1, style: `top: ${place * ROW}px`,
+      class: "row", role: "row", id: `${state.id}-${number}`, "aria-rowindex": place + 2, style: `top: ${place * ROW}px`,
       "aria-selected": String(name === state.selected()), onclick: () => choose(name),
-    }, h("span", { class: "cell c0", role: "gridcell" }, star ? "★" : ""), h("span", { class: "cell c1", role: "gridcell" }, name),
+    }, h("span", { class: "cell c0", role: "gridcell", "aria-label": star ? "starred" : null }, star ? "★" : ""), h("span", { class: "cell c1", role: "gridcell" }, name),
     h("span", { class: "cell c2", role: "gridcell" }, depth ? spark(depth, about.layers.indexOf(columns.layer[number])) : ""),
     ...names.map((score) => h("span", { class: "cell", role: "gridcell" }, figure(columns[score][number]))));
   }
@@ -314,18 +338,19 @@ function list(state, choose) {
   function draw() {
     const first = Math.max(0, Math.floor(body.scrollTop / ROW) - 5);
     const last = Math.min(rows.length, Math.ceil((body.scrollTop + (body.clientHeight || 400)) / ROW) + 5);
-    const places = Array.from({ length: last - first }, (_, k) => first + k);
-    spacer.replaceChildren(...places.map(row));
+    const places = Array.from({ length: Math.max(0, last - first) }, (_, k) => first + k), starred = state.starred();
+    spacer.replaceChildren(...places.map((place) => row(place, starred)));
     const at = rows.indexOf(state.number(state.selected()));
     if (at >= first && at < last) body.setAttribute("aria-activedescendant", `${state.id}-${rows[at]}`);
     else body.removeAttribute("aria-activedescendant");
     clearTimeout(wanted);
-    wanted = setTimeout(() => state.wantDepths(places.map((place) => state.name(rows[place]))), 120);
+    wanted = setTimeout(() => state.wantDepths(places.map((place) => state.name(rows[place])), draw), 120);
   }
 
+  /** Scrolls so far that the row is in view, under the headings, which stay at the top. */
   function show(name) {
     const at = rows.indexOf(state.number(name));
-    if (at >= 0 && (at * ROW < body.scrollTop || (at + 1) * ROW > body.scrollTop + body.clientHeight)) {
+    if (at >= 0 && (at * ROW < body.scrollTop || (at + 2) * ROW > body.scrollTop + body.clientHeight)) {
       body.scrollTop = at * ROW - body.clientHeight / 2;
     }
     draw();
@@ -333,41 +358,47 @@ function list(state, choose) {
 
   body.addEventListener("scroll", () => requestAnimationFrame(draw));
   body.addEventListener("keydown", (event) => {
-    const page = Math.max(1, Math.floor(body.clientHeight / ROW) - 1), at = rows.indexOf(state.number(state.selected()));
+    if (event.target !== body || event.ctrlKey || event.metaKey || event.altKey) return; // those are the browser's
+    const page = Math.max(1, Math.floor(body.clientHeight / ROW) - 2), at = rows.indexOf(state.number(state.selected()));
     const moves = { ArrowDown: at + 1, ArrowUp: at - 1, PageDown: at + page, PageUp: at - page, Home: 0, End: rows.length - 1 };
-    if (event.key === "s") state.star(state.selected());
+    if (event.key === "s" && !event.repeat) state.star(state.selected());
     if (!(event.key in moves) || !rows.length) return;
     event.preventDefault();
     choose(state.name(rows[Math.min(rows.length - 1, Math.max(0, moves[event.key]))]));
   });
   let typed = null;
   box.addEventListener("input", () => { clearTimeout(typed); typed = setTimeout(order, 100); });
-  new ResizeObserver(draw).observe(body);
+  const seen = new ResizeObserver(draw);
+  seen.observe(body);
   order();
-  const element = h("div", { class: "list" }, h("div", { class: "search" }, box, count), h("div", { class: "grid" }, head, body));
-  return { element, draw, show, first: () => (rows.length ? state.name(rows[0]) : null) };
+  return {
+    element: h("div", { class: "list" }, h("div", { class: "search" }, box, count), h("div", { class: "grid" }, body)),
+    draw, show, first: () => (rows.length ? state.name(rows[0]) : null),
+    stars: () => (/\bstarred\b/.test(box.value) ? order() : draw()),
+    stop() { seen.disconnect(); clearTimeout(typed); clearTimeout(wanted); },
+  };
 }
 
 // layers
 
-function layerPage(about, choose) {
+function layerPage({ about, number }, visit) {
   const page = about.page, layers = page.map((one) => one.layer);
   const most = Math.max(...page.flatMap((one) => one.best.map(([, value]) => Math.abs(value))), 1e-12);
-  const means = page.map((one) => one.mean ?? 0), top = Math.max(...means, 0), low = Math.min(...means, 0);
+  const means = page.map((one) => one.mean), top = Math.max(...means, 0), low = Math.min(...means, 0);
   const deep = Math.max(...page.map((one) => one.best.length)), width = Math.max(16, Math.min(34, 900 / page.length)), high = 14;
   const cells = page.flatMap((one, column) => one.best.map(([index, value], k) =>
     s("rect", {
       x: 40 + column * width, y: 8 + k * high, width: width - 1, height: high - 1, class: `heat${value < 0 ? " below" : ""}`,
       "fill-opacity": (0.06 + (0.94 * Math.abs(value)) / most).toFixed(3),
-      ...(about.has(`L${one.layer}/${index}`) ? { onclick: () => choose(`L${one.layer}/${index}`), cursor: "pointer" } : {}),
+      ...(number(`L${one.layer}/${index}`) >= 0 ? { onclick: () => visit(`L${one.layer}/${index}`), cursor: "pointer" } : {}),
     }, s("title", {}, `L${one.layer}/${index}: ${about.by} ${figure(value)}`))));
   const operators = [...new Set(about.worth.map((curve) => curve.operator))];
   return h("div", { class: "layers" },
     operators.map((operator) => section(`What each layer is worth: ${operator}`, worthChart(about.worth.filter((curve) => curve.operator === operator)))),
-    section(`The ten best features of each layer, mean ${about.by}`, layers.length > 1
-      ? byLayer(layers, means, { label: `Mean ${about.by} of the best ten by layer`, yTitle: about.by, y: [low, top || 1] })
+    section(["The ten best features of each layer, mean ", word(about.by)], layers.length > 1
+      ? byLayer(layers, means, { label: `Mean ${about.by} of the best ten by layer`, yTitle: plain(about.by), y: [low, top > low ? top : 1] })
       : h("p", {}, `${figure(means[0])} at layer ${layers[0]}, the only one.`)),
-    section(`The best features of each layer by ${about.by}`,
+    section(["The best features of each layer by ", word(about.by)],
       h("p", { class: "soft" }, "The best of each layer at the top; click one. In the list, write L14 to see those of a layer."),
       h("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Heat map" },
         s("svg", { width: 46 + page.length * width, height: 34 + deep * high, role: "img", "aria-label": `${about.by} by layer and rank` }, cells,
@@ -377,12 +408,15 @@ function layerPage(about, choose) {
 
 // what needs a kernel: own text, and the steering bench
 
+/** `clear` forgets what was answered about another feature. */
 function ownText(state) {
   const box = h("textarea", { rows: 2, "aria-label": "A text of your own" }), said = h("div", { role: "status" });
-  const go = h("button", { onclick: () => { said.replaceChildren("reading …"); state.send({ kind: "text", text: box.value }); } }, "Read it");
-  state.answers.text = (answer) => said.replaceChildren(answer.error
-    ? h("p", { class: "wrong" }, answer.error) : context([answer.tokens, answer.acts, answer.focus], Math.max(answer.max_act, ...answer.acts)));
-  return section("On a text of your own", box, go, said);
+  let asked = null;
+  const told = (answer) => said.replaceChildren(answer.error ? h("p", { class: "wrong" }, shown(answer.error))
+    : context([answer.tokens, answer.acts, answer.focus], answer.acts.reduce((a, b) => Math.max(a, b), answer.max_act)));
+  const go = h("button", { onclick: () => { clear(); said.append("reading …"); asked = state.ask({ kind: "text", text: box.value }, told); } }, "Read it");
+  const clear = () => { state.forget(asked); said.replaceChildren(); };
+  return { element: section("On a text of your own", box, go, said), clear };
 }
 
 function choice(label, options, value) {
@@ -400,20 +434,29 @@ function bench(state) {
   const most = h("input", { type: "number", min: 1, max: 400, value: 48, "aria-label": "tokens at most" });
   const sides = [0, 1].map(() => h("div", { class: "text", dir: "auto", "aria-live": "off" }));
   const first = h("div"), receipt = h("p", { class: "soft", role: "status" });
-  let texts = ["", ""];
+  let texts = ["", ""], asked = null;
   const go = h("button", {
     onclick: () => {
-      texts = ["", ""];
-      sides.forEach((side) => side.replaceChildren());
-      first.replaceChildren();
+      clear();
       receipt.replaceChildren("generating …");
-      receipt.classList.remove("wrong");
       go.disabled = true;
-      state.send({ kind: "steer", prompt: prompt.value, intervention: kind(), size: +size.value, unit: unit(), when: when(), tokens: +most.value });
+      asked = state.ask({ kind: "steer", prompt: prompt.value, intervention: kind(), size: size.valueAsNumber, unit: unit(), when: when(),
+        tokens: most.valueAsNumber }, told);
     },
   }, "Generate");
-  state.answers.token = ({ row, text }) => { texts[row] += text; sides[row].replaceChildren(...shown(texts[row])); };
-  state.answers.steered = (answer) => {
+  function clear() {
+    state.forget(asked);
+    texts = ["", ""];
+    [...sides, first, receipt].forEach((part) => part.replaceChildren());
+    receipt.classList.remove("wrong");
+    go.disabled = false;
+  }
+  function told(answer) {
+    if (answer.kind === "token") {
+      texts[answer.row] += answer.text;
+      sides[answer.row].replaceChildren(...shown(texts[answer.row]));
+      return;
+    }
     go.disabled = false;
     receipt.replaceChildren(...shown(answer.error ?? answer.receipt));
     receipt.classList.toggle("wrong", Boolean(answer.error));
@@ -421,10 +464,11 @@ function bench(state) {
     answer.texts.forEach((text, row) => sides[row].replaceChildren(...shown(text)));
     first.replaceChildren(table(["first token", "clean", "steered"],
       answer.first.map(([token, clean, steered]) => [h("code", { class: "token" }, word(token)), figure(clean), figure(steered)]), "First tokens"));
-  };
-  return section("Steer it", prompt,
+  }
+  const element = section("Steer it", prompt,
     h("div", { class: "fields" }, kindField, h("label", {}, "size ", size), unitField, whenField, h("label", {}, "tokens ", most), go),
     h("div", { class: "pair" }, h("div", {}, h("h4", {}, "clean"), sides[0]), h("div", {}, h("h4", {}, "steered"), sides[1])), receipt, first);
+  return { element, clear };
 }
 
 // the whole
@@ -433,22 +477,33 @@ const bytes = (value) => typeof value === "string" ? Uint8Array.from(atob(value)
   : value.buffer.slice(value.byteOffset, value.byteOffset + value.byteLength);
 
 function stateOf(model) {
-  const about = model.get("about"), data = model.get("data"), columns = {};
+  const about = model.get("about"), data = model.get("data"), columns = Object.create(null);
   for (const [name, value] of Object.entries(data)) {
     columns[name] = name === "layer" || name === "index" ? new Int32Array(bytes(value)) : new Float32Array(bytes(value));
   }
-  const n = columns.layer.length, numbers = new Map(), depths = new Map(), asked = new Set();
+  const n = columns.layer.length, numbers = new Map(), depths = new Map(), wanted = new Set(), asks = new Map();
   for (let k = 0; k < n; k += 1) numbers.set(`L${columns.layer[k]}/${columns.index[k]}`, k);
-  about.has = (name) => numbers.has(name);
+  const id = `saereason-${Math.random().toString(36).slice(2)}`;
+  let count = 0;
   return {
-    model, about, columns, n, depths, answers: {},
-    id: `saereason-${Math.random().toString(36).slice(2)}`,
+    model, about, columns, n, id,
     name: (k) => `L${columns.layer[k]}/${columns.index[k]}`,
     number: (name) => numbers.get(name) ?? -1,
     selected: () => model.get("selected"),
     starred: () => new Set(model.get("starred")),
     depth: (name) => depths.get(name) ?? model.depth?.(name),
-    send: (message) => model.send(message),
+    /** Asks Python about the selected feature. Other views of this model hear the answers too: the number is for us. */
+    ask(message, told) {
+      const number = `${id}-${count += 1}`;
+      asks.set(number, told);
+      model.send({ ...message, id: number, feature: model.get("selected") });
+      return number;
+    },
+    forget: (number) => asks.delete(number),
+    answered(message) {
+      asks.get(message.id)?.(message);
+      if (message.kind !== "token") asks.delete(message.id);
+    },
     star(name) {
       if (!about.live || !name) return;
       const now = this.starred();
@@ -456,73 +511,127 @@ function stateOf(model) {
       model.set("starred", [...now].sort());
       model.save_changes();
     },
-    wantDepths(names) {
-      const fresh = about.live ? names.filter((name) => !depths.has(name) && !asked.has(name)) : [];
-      fresh.forEach((name) => asked.add(name));
-      if (fresh.length) model.send({ kind: "depths", features: fresh });
+    wantDepths(names, told) {
+      const fresh = about.live ? names.filter((name) => !depths.has(name) && !wanted.has(name)) : [];
+      fresh.forEach((name) => wanted.add(name));
+      if (!fresh.length) return;
+      this.ask({ kind: "depths", features: fresh }, (answer) => {
+        fresh.forEach((name) => wanted.delete(name));
+        Object.entries(answer.depths ?? {}).forEach(([name, depth]) => depths.set(name, depth));
+        told();
+      });
     },
   };
 }
 
-function notes(state) {
-  const box = h("textarea", { rows: 2, "aria-label": "Notes", readonly: !state.about.live, placeholder: state.about.live ? "Notes, kept with the run" : "" });
-  box.value = state.model.get("notes")[state.selected()] ?? "";
-  box.addEventListener("change", () => {
-    state.model.set("notes", { ...state.model.get("notes"), [state.selected()]: box.value });
-    state.model.save_changes();
-  });
-  return state.about.live || box.value ? box : null;
+/** The notes on one feature, kept half a second after the last key and when the box is left. */
+function notes({ model, about }, name) {
+  const held = () => model.get("notes")[name] ?? "";
+  if (!about.live) return { element: held() ? h("p", { class: "note" }, shown(held(), true)) : null, keep() {}, show() {} };
+  const box = h("textarea", { rows: 2, "aria-label": "Notes", oninput: () => wait(500), onchange: () => keep(),
+    placeholder: about.kept ? "Notes, kept with the run" : "Notes, lost with the kernel: there is no run to keep them in" });
+  let typing = null;
+  function wait(time) {
+    clearTimeout(typing);
+    typing = setTimeout(keep, time);
+  }
+  function keep() {
+    clearTimeout(typing);
+    typing = null;
+    if (box.value === held()) return;
+    model.set("notes", { ...model.get("notes"), [name]: box.value });
+    model.save_changes();
+  }
+  box.value = held();
+  return { element: box, keep, show() { if (typing === null) box.value = held(); } };
+}
+
+function starButton(state, name) {
+  const button = h("button", { class: "star", "aria-label": "Star", disabled: !state.about.live, onclick: () => state.star(name) });
+  function show() {
+    const on = state.starred().has(name);
+    button.textContent = on ? "★" : "☆";
+    button.setAttribute("aria-pressed", String(on));
+    button.title = on ? "Take the star away" : "Star it";
+  }
+  show();
+  return { element: button, show };
+}
+
+/** The card of the selected feature. What was typed into the bench stays for the next one. */
+function cardView(state, visit) {
+  const element = h("article", { class: "card", tabindex: -1, "aria-label": "Feature" });
+  const tools = state.about.live ? [ownText(state), bench(state)] : [];
+  let drawn = null, star = null, note = null;
+  function draw() {
+    const name = state.selected(), card = state.model.get("card"), ready = Boolean(name) && card?.feature === name;
+    if (ready && card === drawn) return;
+    note?.keep();
+    tools.forEach((tool) => tool.clear());
+    drawn = ready ? card : null;
+    star = ready ? starButton(state, name) : null;
+    note = ready ? notes(state, name) : null;
+    if (!name) element.replaceChildren(h("p", { class: "soft" }, "Choose a feature."));
+    else if (!ready) element.replaceChildren(h("h2", {}, name), h("p", { class: "soft", role: "status" }, "reading …"));
+    else {
+      element.replaceChildren(h("h2", {}, name, " ", star.element), ...[note.element, ...(card.error
+        ? [h("p", { class: "wrong", role: "status" }, shown(card.error))] : [...cardOf(card, state, visit), ...tools.map((tool) => tool.element)])].filter(Boolean));
+    }
+  }
+  return { element, draw, stars: () => star?.show(), notes: () => note?.show(), stop: () => note?.keep() };
+}
+
+/** Tabs and their panels; the arrow keys go from tab to tab. */
+function tabbed(views, id, looked) {
+  const names = Object.keys(views);
+  const tabs = names.map((name) => h("button", { role: "tab", id: `${id}-tab-${name}`, "aria-controls": `${id}-${name}`, onclick: () => look(name) }, name));
+  names.forEach((name) => made(views[name], { role: "tabpanel", id: `${id}-${name}`, "aria-labelledby": `${id}-tab-${name}` }, []));
+  function look(name) {
+    tabs.forEach((tab, k) => { tab.setAttribute("aria-selected", String(names[k] === name)); tab.tabIndex = names[k] === name ? 0 : -1; });
+    names.forEach((each) => { views[each].hidden = each !== name; });
+    looked();
+  }
+  const bar = h("div", { role: "tablist", class: "tabs", onkeydown: (event) => {
+    const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key], at = tabs.indexOf(event.target);
+    if (!step || at < 0) return;
+    const next = (at + step + tabs.length) % tabs.length;
+    look(names[next]);
+    tabs[next].focus();
+  } }, tabs);
+  return { bar, look };
 }
 
 function render({ model, el }) {
-  const state = stateOf(model), { about } = state;
-  const card = h("article", { class: "card", tabindex: -1, "aria-label": "Feature" });
+  const state = stateOf(model);
   const choose = (name) => {
     if (name === null || name === state.selected()) return;
     model.set("selected", name);
     model.save_changes();
   };
-  const features = list(state, choose);
-
-  function star(name) {
-    const on = state.starred().has(name);
-    return h("button", { class: "star", "aria-pressed": String(on), title: on ? "Take the star away" : "Star it", disabled: !about.live, onclick: () => state.star(name) }, on ? "★" : "☆");
-  }
-
-  function drawCard() {
-    const name = state.selected(), now = model.get("card");
-    if (!name) card.replaceChildren(h("p", { class: "soft" }, "Choose a feature."));
-    else if (now?.feature !== name) card.replaceChildren(h("h2", {}, name), h("p", { class: "soft", role: "status" }, now?.error ?? "reading …"));
-    else {
-      card.replaceChildren(h("h2", {}, name, " ", star(name)), ...[notes(state), ...cardOf(now, about, choose),
-        about.live ? ownText(state) : null, about.live ? bench(state) : null].flat().filter(Boolean));
-    }
-  }
-
-  const views = { Features: h("div", { class: "split" }, features.element, card), Layers: layerPage(about, (name) => { look("Features"); choose(name); }) };
-  const tabs = Object.keys(views).map((name) => h("button", { role: "tab", onclick: () => look(name) }, name));
-  function look(name) {
-    for (const tab of tabs) tab.setAttribute("aria-selected", String(tab.textContent === name));
-    for (const [each, view] of Object.entries(views)) view.hidden = each !== name;
-    features.draw();
-  }
+  const visit = (name) => { tabs.look("Features"); choose(name); card.element.focus(); };
+  const features = list(state, choose), card = cardView(state, visit), kept = h("p", { class: "wrong", role: "status" });
+  const views = { Features: h("div", { class: "split" }, features.element, card.element), Layers: layerPage(state, visit) };
+  const tabs = tabbed(views, state.id, features.draw);
   const changes = {
-    "change:selected": () => { features.show(state.selected()); drawCard(); }, "change:card": drawCard,
-    "change:starred": () => { features.draw(); drawCard(); },
+    "change:selected": () => { features.show(state.selected()); card.draw(); }, "change:card": card.draw,
+    "change:starred": () => { features.stars(); card.stars(); }, "change:notes": card.notes,
     "msg:custom": (message) => {
-      if (message.kind === "depths") {
-        for (const [name, depth] of Object.entries(message.depths)) state.depths.set(name, depth);
-        features.draw();
-      } else state.answers[message.kind]?.(message);
+      if (message.kind === "kept") kept.replaceChildren(...shown(message.error ?? ""));
+      else state.answered(message);
     },
   };
   for (const [event, change] of Object.entries(changes)) model.on(event, change);
-  const root = h("div", { class: "saereason" }, h("div", { role: "tablist", class: "tabs" }, tabs), ...Object.values(views));
+  const root = h("div", { class: "saereason" }, tabs.bar, kept, ...Object.values(views));
   el.append(root);
-  look("Features");
-  drawCard();
+  tabs.look("Features");
+  card.draw();
   if (!state.selected()) choose(features.first());
-  return () => { for (const [event, change] of Object.entries(changes)) model.off?.(event, change); };
+  return () => {
+    for (const [event, change] of Object.entries(changes)) model.off(event, change);
+    features.stop();
+    card.stop();
+    root.remove();
+  };
 }
 
 export default { render };

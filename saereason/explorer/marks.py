@@ -27,7 +27,10 @@ class Marks:
             return cls()
         try:
             told = json.loads(path.read_text(encoding="utf8"))
-            return cls(frozenset(map(str, told["starred"])), {str(k): str(v) for k, v in told["notes"].items()})
+            starred, notes = told["starred"], {str(k): str(v) for k, v in told["notes"].items()}
+            if not isinstance(starred, list):
+                raise TypeError("stars are a list")
+            return cls(frozenset(map(str, starred)), notes)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} holds no stars and notes; mend it or move it away.") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 from saereason.features import Feature, FeatureTable
 from saereason.runs import installed, write_text
 from saereason.steering import UNITS
+from saereason.visible import one_line
 
 from .bench import KINDS
 from .cards import Card, cards
@@ -56,10 +57,13 @@ def write_page(
     notes: Mapping[str, str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Path:
-    """Write the best `n` features, and whatever has a verdict, as one file; whole or not at all."""
+    """Write the best `n` features, and whatever has a verdict, a star or a note, as one file; whole or not at all."""
     if n < 1:
         raise ValueError(f"n is {n}; write at least one feature.")
-    chosen = ex.best(n)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the path of a file, such as {path / 'explorer.html'}.")
+    marked = {*starred, *(notes or {})}
+    chosen = ex.best(n, [feature for feature in ex.table if str(feature) in marked] if marked else ())
     written = cards(ex, chosen, progress)
     write_text(path, page(ex, chosen, written, starred=starred, notes=notes or {}))
     return path
@@ -73,32 +77,33 @@ def page(
     starred: Sequence[str] = (),
     notes: Mapping[str, str],
 ) -> str:
-    """The same exploration gives the same bytes."""
-    table = _rows(ex.table, features)
+    """The same exploration gives the same bytes. Marks on features that are not among these stay out."""
+    table, named = _rows(ex.table, features), {str(feature) for feature in features}
     explored = {
         "about": about(ex, live=False),
         "data": {name: b64encode(raw).decode() for name, raw in columns(ex, table).items()},
         "depths": {card["feature"]: card["depth"] for card in written},
-        "starred": sorted(starred),
-        "notes": dict(notes),
+        "starred": sorted({*starred} & named),
+        "notes": {name: text for name, text in notes.items() if name in named},
     }
     parts = [("explored", explored), *((card["feature"], card) for card in written)]
     data = "\n".join(f'<script type="application/json" id="{name}">{_json(value)}</script>' for name, value in parts)
     script = f"{esm()}\n{SHELL}"
     digest = b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    title = html.escape(f"Features of {ex.model.name} by {ex.by}")
+    title = html.escape(one_line(f"Features of {ex.model.name} by {ex.by}"))
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'sha256-{digest}'; \
-style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'">
+style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ background: #fdfdfb; color: #1d1f21; margin: 0 auto; max-width: 90rem; padding: 1rem; }}
+body {{ background: #fdfdfb; color: #1d1f21; margin: 0 auto; max-width: 90rem; overflow-wrap: anywhere; \
+padding: 1rem; }}
 h1 {{ font: 600 1.4rem/1.3 system-ui, sans-serif; margin: 0 0 0.8rem; }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #16181a; color: #e4e4e0; }} }}
 @media print {{ body {{ background: #fff; color: #000; }} }}
@@ -125,15 +130,17 @@ def css() -> str:
     return (HERE / "explorer.css").read_text(encoding="utf8")
 
 
-def about(ex: Exploration, *, live: bool) -> dict[str, Any]:
-    """What the page needs to know before any feature is chosen."""
+def about(ex: Exploration, *, live: bool, kept: bool = False) -> dict[str, Any]:
+    """What the page needs to know before any feature is chosen; `kept` if there is a run for stars and notes."""
     return {
         "by": ex.by,
         "scores": list(ex.scores),
+        "rung": rung(ex),
         "layers": sorted(ex.saes),
         "page": ex.layers(),
         "worth": ex.worth(),
         "live": live,
+        "kept": kept,
         "prompt": PROMPT,
         "kinds": list(KINDS),
         "units": list(UNITS),
@@ -144,11 +151,20 @@ def about(ex: Exploration, *, live: bool) -> dict[str, Any]:
 def columns(ex: Exploration, table: FeatureTable) -> dict[str, bytes]:
     """Little-endian numbers of each column: 32-bit integers for layer and index, floats for scores and rungs."""
     found = {name: table[name].astype("<i4").tobytes() for name in ("layer", "index")}
-    found |= {name: table[name].astype("<f4").tobytes() for name in ex.scores}
-    if ex.verdicts:
+    with np.errstate(over="ignore"):  # what is too large for 32 bits is infinite
+        found |= {name: table[name].astype("<f4").tobytes() for name in ex.scores}
+    if (name := rung(ex)) is not None:
         rungs = [ex.verdicts[f].height if f in ex.verdicts else np.nan for f in table]
-        found["rung"] = np.array(rungs, dtype="<f4").tobytes()
+        found[name] = np.array(rungs, dtype="<f4").tobytes()
     return found
+
+
+def rung(ex: Exploration) -> str | None:
+    """The name of the column of verdicts: not one that the table has. None without verdicts."""
+    name = "rung"
+    while name in ex.table.columns:
+        name = f"{name} reached"
+    return name if ex.verdicts else None
 
 
 def _rows(table: FeatureTable, features: Sequence[Feature]) -> FeatureTable:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
-import numpy as np
 import traitlets
 
 from saereason.controls import Verdict
@@ -18,15 +17,11 @@ from saereason.runs import Run
 from saereason.saes import SAE
 from saereason.steering import SilentEditError
 
-from .bench import Wish, try_out
-from .cards import cards, number
+from .answers import failed, reading, said, steering
+from .cards import cards
 from .exploration import Exploration
 from .marks import Marks, keep
 from .page import about, columns, css, esm, write_page
-from .windows import acts_on
-
-MOST_TOKENS = 400
-"""That the bench may write."""
 
 
 def _to_json(feature: Feature | None, widget: Any) -> str | None:  # noqa: ARG001
@@ -35,6 +30,10 @@ def _to_json(feature: Feature | None, widget: Any) -> str | None:  # noqa: ARG00
 
 def _from_json(name: str | None, widget: Any) -> Feature | None:  # noqa: ARG001
     return None if name is None else Feature.parse(name)
+
+
+class StrangeFeatureError(ValueError, traitlets.TraitError):
+    """A feature that the table lacks; a TraitError, for which traitlets puts the old value back."""
 
 
 class Explorer(anywidget.AnyWidget):
@@ -56,7 +55,7 @@ class Explorer(anywidget.AnyWidget):
         self._known = {*exploration.table}
         self._cards: dict[Feature, dict[str, Any]] = {}
         super().__init__(
-            about=about(exploration, live=True),
+            about=about(exploration, live=True, kept=run is not None),
             data=columns(exploration, exploration.table),
             starred=sorted(self._marks.starred),
             notes=dict(self._marks.notes),
@@ -64,9 +63,12 @@ class Explorer(anywidget.AnyWidget):
         self.on_msg(self._answer)
 
     def to_html(self, path: str | Path | None = None, *, n: int = 500) -> Path:
-        """Write the best `n` features as one HTML file that loads nothing, into the run if no path is given."""
-        folder = Path() if self.run is None else self.run.folder
-        marks = self._marks
+        """Write the best `n` features as one HTML file that loads nothing, into the run if no path is given.
+
+        Features with a verdict, a star or a note come with them, and no note on any other feature of the run. Raises
+        ValueError for n below 1, and for the path of a folder.
+        """
+        folder, marks = Path() if self.run is None else self.run.folder, self._shown()
         with steps() as bars, bars.step(f"write {n} features") as show:
             return write_page(
                 self.exploration,
@@ -77,11 +79,17 @@ class Explorer(anywidget.AnyWidget):
                 progress=show,
             )
 
+    def _shown(self) -> Marks:
+        return Marks(frozenset(self.starred), {str(k): str(v) for k, v in self.notes.items() if v})
+
     @traitlets.validate("selected")
     def _is_known(self, proposal: Any) -> Feature | None:
-        if proposal["value"] is not None and proposal["value"] not in self._known:
-            raise ValueError(f"{proposal['value']} is none of the {len(self._known):,} features of the table.")
-        return proposal["value"]
+        return proposal["value"] if proposal["value"] is None else self._of_table(proposal["value"])
+
+    def _of_table(self, feature: Feature) -> Feature:
+        if feature not in self._known:
+            raise StrangeFeatureError(f"{feature} is none of the {len(self._known):,} features of the table.")
+        return feature
 
     @traitlets.observe("selected")
     def _show(self, change: Any) -> None:
@@ -89,65 +97,66 @@ class Explorer(anywidget.AnyWidget):
         if feature is None:
             self.card = None
             return
+        try:
+            self.card = self._card(feature)
+        except BaseException as error:  # the page must not wait for it
+            self.card = failed(feature, error)
+            raise
+
+    def _card(self, feature: Feature) -> dict[str, Any]:
         if feature not in self._cards:
             [self._cards[feature]] = cards(self.exploration, [feature])
-        self.card = self._cards[feature]
+        return self._cards[feature]
 
     @traitlets.observe("starred", "notes")
     def _keep(self, change: Any) -> None:  # noqa: ARG002
-        now = Marks(frozenset(self.starred), {str(k): str(v) for k, v in self.notes.items() if v})
+        now = self._shown()
         if now == self._marks:
             return
-        before, self._marks = self._marks, now
-        if self.run is not None:
-            self._marks = keep(self.run, before, now)
-            with self.hold_trait_notifications():
-                self.starred, self.notes = sorted(self._marks.starred), dict(self._marks.notes)
+        if self.run is None:
+            self._marks = now
+            return
+        try:
+            self._marks = keep(self.run, self._marks, now)
+        except (ValueError, OSError) as error:
+            self.send({"kind": "kept", "error": f"Stars and notes are not kept: {said(error)}"})
+            raise
+        self.send({"kind": "kept"})
+        with self.hold_trait_notifications():
+            self.starred, self.notes = sorted(self._marks.starred), dict(self._marks.notes)
 
     def _answer(self, widget: Any, message: Any, buffers: Any) -> None:  # noqa: ARG002
-        """What the page asks for; what cannot be done is told in the page."""
-        kind = message.get("kind")
+        """What the page asks for, under the number that it asked with; what cannot be done is told in the page."""
+        answers = {"depths": self._depths, "text": self._read, "steer": self._steer}
+        told = {"kind": message.get("kind"), "id": message.get("id")}
+        if told["kind"] not in answers:
+            return
         try:
-            if kind == "depths":
-                features = [Feature.parse(name) for name in message["features"]]
-                self.send({"kind": kind, "depths": {str(f): self.exploration.depth(f) for f in features}})
-            elif kind == "text":
-                self.send({"kind": kind, **self._read(str(message["text"]))})
-            elif kind == "steer":
-                self._steer(message)
-        except (ValueError, SilentEditError) as error:
-            self.send({"kind": "steered" if kind == "steer" else kind, "error": str(error)})
+            self.send({**told, **answers[told["kind"]](message)})
+        except BaseException as error:  # the page must not wait for it
+            self.send({**told, "error": said(error)})
+            if not isinstance(error, ValueError | SilentEditError):
+                raise
 
-    def _read(self, text: str) -> dict[str, Any]:
-        """The selected feature on a text."""
-        ex, feature = self.exploration, self._chosen()
-        row = ex.model.encode(text)
-        acts = acts_on(ex.model, ex.saes, [feature], {0: row})[feature][0]
-        return {
-            "tokens": [ex.model.token_text(token) for token in row],
-            "acts": [number(act) for act in acts],
-            "focus": int(np.argmax(acts)),
-            "max_act": self._cards[feature]["max_act"],
-        }
+    def _depths(self, message: Any) -> dict[str, Any]:
+        found = self.exploration.depths([self._of_table(Feature.parse(name)) for name in message["features"]])
+        return {"depths": {str(feature): depth for feature, depth in found.items()}}
 
-    def _steer(self, message: Any) -> None:
-        ex, tokens = self.exploration, int(message["tokens"])
-        if not 1 <= tokens <= MOST_TOKENS:
-            raise ValueError(f"tokens are {tokens}; give 1 to {MOST_TOKENS}.")
-        wish = Wish(message["intervention"], float(message["size"]), message["unit"], message["when"])
-        found = try_out(
-            ex.model,
-            ex.saes,
-            self._chosen(),
-            wish,
-            str(message["prompt"]),
-            max_new_tokens=tokens,
-            on_text=lambda row, text: self.send({"kind": "token", "row": row, "text": text}),
-        )
-        first = [[token, *map(number, shares)] for token, *shares in found.first]
-        self.send({"kind": "steered", "texts": list(found.texts), "first": first, "receipt": found.receipt})
+    def _read(self, message: Any) -> dict[str, Any]:
+        feature = self._meant(message)
+        told = reading(self.exploration, feature, str(message["text"]))
+        return {**told, "max_act": self._card(feature)["max_act"]}
 
-    def _chosen(self) -> Feature:
+    def _steer(self, message: Any) -> dict[str, Any]:
+        def on_text(row: int, text: str) -> None:
+            self.send({"kind": "token", "id": message.get("id"), "row": row, "text": text})
+
+        return steering(self.exploration, self._meant(message), message, on_text)
+
+    def _meant(self, message: Any) -> Feature:
+        """The feature that a message is about: the one it names, or else the one that is chosen."""
+        if message.get("feature") is not None:
+            return self._of_table(Feature.parse(message["feature"]))
         if self.selected is None:
             raise ValueError("no feature is chosen; choose one in the list.")
         return self.selected
@@ -172,7 +181,8 @@ def explore(
     English, if none are given; the first 128 tokens of each are read, at once). `block`, what `search` was asked to
     keep, gives scores their intervals; `verdicts` come from `challenge`, `sweep` gives dose and response, and `curves`
     of `localise` what whole layers are worth. Stars and notes are kept in the `run`. Raises ValueError as `search` and
-    `feature_contexts` do, for a column that is not there, and for a block of another search.
+    `feature_contexts` do, for a column that is not there, a feature that is there twice, a verdict on a feature that is
+    not in the table or has another, and a block of another search.
     """
     with steps() as bars, bars.step("read the texts") as show:
         exploration = Exploration.of(
