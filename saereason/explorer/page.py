@@ -102,10 +102,9 @@ style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'">
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
-body {{ background: #fdfdfb; color: #1d1f21; margin: 0 auto; max-width: 90rem; overflow-wrap: anywhere; \
-padding: 1rem; }}
+body {{ background: light-dark(#fdfdfb, #16181a); color: light-dark(#1d1f21, #e4e4e0); }}
+body {{ margin: 0 auto; max-width: 90rem; overflow-wrap: anywhere; padding: 1rem; }}
 h1 {{ font: 600 1.4rem/1.3 system-ui, sans-serif; margin: 0 0 0.8rem; }}
-@media (prefers-color-scheme: dark) {{ body {{ background: #16181a; color: #e4e4e0; }} }}
 @media print {{ body {{ background: #fff; color: #000; }} }}
 footer {{ opacity: 0.75; font: 0.85rem system-ui, sans-serif; margin-top: 2rem; }}
 {css()}</style>
