@@ -20,6 +20,7 @@ import saereason as sr
 from saereason.controls import Verdict
 from saereason.controls.ladder import Rung
 from saereason.explorer import Exploration, Explorer, write_page
+from saereason.explorer.bench import Stream
 from saereason.explorer.cards import cards, doses
 from saereason.explorer.evidence import intervals
 from saereason.explorer.marks import Marks, keep
@@ -317,6 +318,20 @@ def test_the_bench_generates_as_generate_does(explorer):
     for unit, size in (("largest-act", 1.0), ("mean-norm", 1.0), ("nats", 0.2)):
         explorer._answer(explorer, {**wish, "size": size, "unit": unit, "when": "everywhere"}, [])
         assert "error" not in explorer.sent[-1] or "never on" in explorer.sent[-1]["error"]
+
+
+def test_text_is_told_in_whole_characters_with_the_spaces_between_words():
+    """As in vocabularies of bytes, and of words that begin with their space only when decoded by themselves."""
+    pieces = {1: b"\xd8", 2: b"\xa7", 3: b" a", 4: b" b"}
+
+    def decode(tokens):
+        return b"".join(pieces[token] for token in tokens).decode(errors="replace").lstrip()
+
+    told = []
+    stream = Stream(decode, lambda row, text: told.append((row, text)))
+    for token in (3, 4, 1, 2):
+        stream(0, token)
+    assert told == [(0, "a"), (0, " b"), (0, "\u0627")]
 
 
 @pytest.mark.parametrize(

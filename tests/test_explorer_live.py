@@ -15,6 +15,7 @@ from saereason.controls.ladder import Rung
 from saereason.explorer import Exploration, Explorer, write_page
 from saereason.explorer.page import css, esm
 from saereason.features import FeatureTable
+from saereason.layers import Curve
 
 pytestmark = pytest.mark.slow
 
@@ -246,6 +247,25 @@ def test_a_card_or_a_mark_that_failed_is_told(shown, monkeypatch):
     with pytest.raises(ValueError, match="holds no stars"):
         shown.answer()
     assert shown.b.get_by_text("Stars and notes are not kept").is_visible()
+
+
+def test_families_without_a_figure_and_curves_of_one_layer_are_shown(browser, explored, tmp_path):
+    def curve(name, drop):
+        return Curve(name, "neutral", "skip block", tuple(range(drop.shape[1])), 2, drop, np.zeros(len(drop)))
+
+    one, none = curve("one", np.ones((1, 1))), curve("none", np.array([[1.0, np.nan]] * 2))
+    path = write_page(replace(explored, curves=(one, none)), tmp_path / "page.html", 1)
+    with browser.new_context() as context:
+        look = context.new_page()
+        look.goto(path.as_uri(), timeout=60_000)
+        look.get_by_role("tab", name="Layers").click()
+        assert look.locator(".layers li").all_inner_texts() == [" one (neutral, n = 1)", " none (neutral, n = 0)"]
+        point = look.locator(".layers .chart circle").first
+        assert point.evaluate("point => getComputedStyle(point).stroke") != "none"
+        drawn = (
+            "[...document.querySelectorAll('svg *')].flatMap((e) => [...e.attributes].map((a) => a.value)).join(' ')"
+        )
+        assert "NaN" not in look.evaluate(drawn)
 
 
 def test_a_page_prints_a_whole_note_in_ink_and_fits_a_long_name(browser, explored, tmp_path):

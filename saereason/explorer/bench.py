@@ -94,7 +94,7 @@ def try_out(
     max_new_tokens: int = 48,
     on_text: Callable[[int, str], None] = lambda row, text: None,
 ) -> Trial:
-    """Both answers, greedy, in one batch; `on_text` is told each token as it is written, clean (0) or steered (1)."""
+    """Both answers, greedy, in one batch; `on_text` is told what is written, clean (0) or steered (1), as it comes."""
     asked = model.render(prompt)
     one = intervention_of(model, saes, feature, wish, prompt)
     with steered(model, saes, *per_row([], [one])) as steering:
@@ -102,7 +102,7 @@ def try_out(
             model,
             [asked, asked],
             max_new_tokens=max_new_tokens,
-            on_token=lambda row, token: on_text(row, model.decode([token])),
+            on_token=Stream(model.decode, on_text),
         )
     probabilities = [_next(model, model.encode(asked))]
     with steered(model, saes, one, may_be_silent=True):
@@ -111,6 +111,23 @@ def try_out(
     likely = torch.maximum(clean, changed).topk(N_FIRST).indices.tolist()
     first = tuple((model.token_text(n), float(clean[n]), float(changed[n])) for n in likely)
     return Trial(one, (made.texts[0], made.texts[1]), first, str(steering.receipt))
+
+
+class Stream:
+    """Tells of tokens as text, in whole characters, each of which may be several tokens."""
+
+    def __init__(self, decode: Callable[[list[int]], str], on_text: Callable[[int, str], None]) -> None:
+        self._decode, self._on_text = decode, on_text
+        self._tokens: dict[int, list[int]] = {}
+        self._told: dict[int, str] = {}
+
+    def __call__(self, row: int, token: int) -> None:
+        tokens, told = self._tokens.setdefault(row, []), self._told.get(row, "")
+        tokens.append(token)
+        text = self._decode(tokens)
+        if text.startswith(told) and len(text) > len(told) and not text.endswith("\ufffd"):
+            self._told[row] = text
+            self._on_text(row, text[len(told) :])
 
 
 @torch.no_grad()

@@ -158,7 +158,7 @@ function worthChart(all) {
         s("title", {}, `${curve.family}, layer ${layer}: ${interval(each)}`))),
     ];
   }));
-  const key = curves.map((curve) => h("li", {}, s("svg", { width: 30, height: 10, "aria-hidden": "true" },
+  const key = all.map((curve) => h("li", {}, s("svg", { width: 30, height: 10, "aria-hidden": "true" },
     s("line", { x1: 1, x2: 29, y1: 5, y2: 5, class: LOOKS[curve.kind] })), " ", shown(curve.family), ` (${curve.kind}, n = ${curve.n})`));
   return [h("p", { class: "soft" }, "Mean over items; bars are 95% bootstrap intervals over items."), drawn, h("ul", { class: "tokens" }, key),
     off.length ? h("p", { class: "soft" }, `Off the scale: layer ${off.join(", ")}.`) : null];
