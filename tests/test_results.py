@@ -386,13 +386,19 @@ def test_the_first_error_of_works_side_by_side_stops_the_others(tmp_path):
 
 def test_ctrl_c_stops_works_side_by_side():
     code = (
-        "import time, torch\nfrom saereason.executors import side_by_side\n"
+        "import signal, torch\nfrom saereason.executors import side_by_side\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
         "def work():\n    print('at work', flush=True)\n"
         "    while True:\n        torch.randn(99, 99) @ torch.randn(99, 99)\n"
         "try:\n    side_by_side([work, work])\nexcept KeyboardInterrupt:\n    print('stopped')\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "at work\n"
-    process.send_signal(signal.SIGINT)
-    said, wrong = process.communicate(timeout=60)
-    assert (said.splitlines()[-1], wrong, process.returncode) == ("stopped", "", 0)
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as one:
+        try:
+            assert one.stdout.readline() == "at work\n"
+            one.send_signal(signal.SIGINT)
+            said, wrong = one.communicate(timeout=60)
+        finally:
+            one.kill()
+    assert (said.splitlines()[-1], wrong, one.returncode) == ("stopped", "", 0)
