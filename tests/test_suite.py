@@ -86,8 +86,11 @@ def test_models_side_by_side_answer_as_they_do_alone(compared, tmp_path):
     other = replace(grounds_in(tmp_path)[0], name="other", model=tiny_model(seed=7, n_ctx=2048), changed=None)
     both = summary(run_suite([*grounds_in(tmp_path), other]))
     alone = summary(compared[1])
-    assert {name: row for name, row in both["mechanisms"].items() if name.startswith("base: ")} == alone["mechanisms"]
-    assert {name: row for name, row in both["overlap"].items() if name.startswith("base: ")} == alone["overlap"]
+    for part in ("mechanisms", "overlap"):
+        mine = {name: row for name, row in both[part].items() if name.startswith("base: ")}
+        assert mine.keys() == alone[part].keys()
+        for name, row in mine.items():  # on fewer threads sums are rounded otherwise
+            assert row == pytest.approx(alone[part][name], rel=1e-3, abs=1e-3), name
 
 
 def test_choices_rest_on_discovery_alone(compared):
