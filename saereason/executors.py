@@ -113,10 +113,8 @@ def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
     """
     import torch
 
-    each, done = (
-        max(1, torch.get_num_threads() // len(works)),
-        SimpleQueue[tuple[int, T | None, BaseException | None]](),
-    )
+    each = max(1, torch.get_num_threads() // len(works))
+    done = SimpleQueue[tuple[int, T | None, BaseException | None]]()
 
     def work(place: int, context: Context) -> None:
         torch.set_num_threads(each)
