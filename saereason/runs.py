@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -55,7 +56,7 @@ class Run:
         con = duckdb.connect()
         for name, files in _tables(self.folder).items():
             shown = ", filename=true, union_by_name=true" if name.startswith("results/") else ""
-            listed = ", ".join(_quoted(str(file), "'") for file in files)
+            listed = ", ".join(_quoted(_literal(str(file)), "'") for file in files)
             con.execute(f"CREATE VIEW {_quoted(name, chr(34))} AS FROM read_parquet([{listed}]{shown})")
         return con
 
@@ -74,6 +75,11 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
         name = "/".join(parts)
         found.setdefault(name.rpartition("-")[0] if parts[0] == "results" else name, []).append(path)
     return found
+
+
+def _literal(path: str) -> str:
+    """The path for DuckDB, which takes some characters for patterns."""
+    return re.sub(r"([*?\[])", r"[\1]", path)
 
 
 def _quoted(text: str, mark: str) -> str:

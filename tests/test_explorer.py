@@ -491,6 +491,24 @@ def test_the_page_of_layers_leads_back_to_features(opened):
     assert look.locator(".card").is_visible() and look.locator(".card h2").inner_text().startswith("L0/")
 
 
+@pytest.mark.slow
+def test_the_map_of_layers_follows_the_arrows(opened):
+    look = opened[0]
+    look.get_by_role("tab", name="Layers").click()
+    assert look.locator(".heat[tabindex='0']").count() == 1
+    look.locator(".heat[tabindex='0']").focus()
+    at = "document.activeElement.getAttribute('aria-label')"
+    first = look.evaluate(at)
+    look.keyboard.press("ArrowLeft")
+    assert look.evaluate(at) == first, "at the edge"
+    look.keyboard.press("ArrowDown")
+    look.keyboard.press("ArrowRight")
+    assert look.evaluate(at).startswith("L1/") and look.locator(".heat[tabindex='0']").count() == 1
+    name = look.evaluate(at).split(":")[0]
+    look.keyboard.press("Enter")
+    assert look.locator(".card").is_visible() and look.locator(".card h2").inner_text().startswith(name)
+
+
 @contextmanager
 def serving(program, folder):
     """JupyterLab or Notebook on a port of its own."""

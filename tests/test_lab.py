@@ -15,7 +15,7 @@ from saereason.layers import AnswerDepths, SkipBlock, graded
 from saereason.metrics import Scored
 from saereason.plots import plot_centroids, plot_operators
 from saereason.saes import save_saes
-from saereason.study.lab import Subject, conclude, page, sentences
+from saereason.study.lab import Subject, conclude, named, page, sentences
 from saereason.study.lab.pair import screened
 from saereason.tasks import confirmation_task
 
@@ -58,7 +58,7 @@ def test_operators_together_may_say_against_disagree_or_nothing():
     nothing = conclude(family_curves(gap=0.0), [])
     assert nothing.verdict.startswith("Inconclusive: none of 1 operators") and "(1 could)" in nothing.verdict
     assert against.all_layers["skip block"].layers_left_out == ()
-    screens = ("skip block, by gradient", "with matched features", "without candidate features")
+    screens = ("skip block by gradient", "with matched features", "without candidate features")
     aside = conclude([one for name in screens for one in family_curves(name, 4.0)], [])
     assert aside.verdict.startswith("Inconclusive: none of 0 operators") and len(aside.kinds) == 3
 
@@ -93,7 +93,7 @@ def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
 
 def test_the_screen_is_ranked_against_skipping():
     skip = curve(bump(3), name="a")
-    other = dataclasses.replace(skip, operator="skip block, by gradient", drop=2 * skip.drop)
+    other = dataclasses.replace(skip, operator="skip block by gradient", drop=2 * skip.drop)
     turned = dataclasses.replace(other, family="b", drop=-skip.drop)
     found = screened([skip, other, turned, dataclasses.replace(skip, family="b")])
     assert found == {"a": pytest.approx(1), "b": pytest.approx(-1)}
@@ -182,8 +182,8 @@ def test_the_command_tells_how_long_and_then_what(folder):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--operators", "some"], "operators is 'some'; it must be default or all"),
-        (["--families", "some"], "families is 'some'"),
+        (["--operators", "skip block, some"], "'some' is none of skip block, skip block by gradient, block × 0.5"),
+        (["--families", "some"], "--data"),
         (["--families", "all"], "--data"),
         (["--n", 1], "n is 1"),
     ],
@@ -200,3 +200,17 @@ def test_a_curve_of_no_kind_makes_no_lab(model, tmp_path):
     plain = Subject(sr.plain_family(model, ["x" * 40, "y" * 50]), None)
     with steps() as bars, pytest.raises(ValueError, match="there is no reasoning family"):
         run_lab(model, None, [plain], [SkipBlock()], sr.Run.open(tmp_path), bars)
+
+
+def test_operators_are_asked_for_by_name(folder):
+    result = layers(folder, "--dry-run", "--operators", "skip MLP, skip block by gradient")
+    assert result.exit_code == 0 and "2 operators: about" in result.output
+
+
+def test_families_are_asked_for_by_name(folder, tmp_path):
+    missing = layers(folder, "--families", "capital", "--data", tmp_path)
+    assert missing.exit_code == 2 and "Traceback" not in missing.output
+    there = [sr.Family(name, "knowledge", sr.LogProb(())) for name in ("capital", "currency", "known_1000")]
+    with pytest.raises(ValueError, match="'nothing' is none of capital, currency, known_1000"):
+        named("capital, nothing", there, "families")
+    assert named("known_1000,capital", there, "families") == [there[0], there[2]]

@@ -32,14 +32,23 @@ def layers(
     adapter: Adapter = None,
     task: TaskFile = None,
     operators: Annotated[
-        str, typer.Option(help="`default` (skip, gradient) or `all`.", autocompletion=one_of(CHOICES))
+        str,
+        typer.Option(
+            help="`default` (skip, gradient), `all` (and all other parts), or names of operators with commas between.",
+            autocompletion=one_of(CHOICES),
+        ),
     ] = "default",
     families: Annotated[
         str,
-        typer.Option(help="`default` (one of each kind and plain text) or `all`.", autocompletion=one_of(CHOICES)),
+        typer.Option(
+            help="`default` (one of each kind and plain text), `all`, or names of families with commas between; "
+            "plain text is always there.",
+            autocompletion=one_of(CHOICES),
+        ),
     ] = "default",
     data: Annotated[
-        Path | None, typer.Option(help="A folder with published benchmarks in their public formats, for `all`.")
+        Path | None,
+        typer.Option(help="A folder with published benchmarks in their public formats, for all but `default`."),
     ] = None,
     saes: Annotated[
         str | None,
@@ -61,13 +70,18 @@ def layers(
         from saereason.training import plain_texts
 
         check_own(folder, "layers")
-        _check(operators, families, data, n)
+        _check(families, data, n)
         lm = load_model(model, adapter=adapter, gguf=gguf)
         loaded = saes_of(saes, device=lm.device) if saes else {}
         texts = [text for text in plain_texts() if lm.fits(text, spare=1)]
         own = load_task(task) if task is not None else None
-        asked = lab.subjects_of(lm, texts, n, task=own, data=data if families == "all" else None, seed=seed)
-        able = lab.battery(lm, loaded, texts, whole=operators == "all")
+        published = None if families == "default" else data
+        asked = lab.subjects_of(lm, texts, n, task=own, data=published, seed=seed)
+        if families not in CHOICES:
+            asked = [*lab.named(families, asked[:-1], "families"), asked[-1]]
+        able = lab.battery(lm, loaded, texts, whole=operators != "default")
+        if operators not in CHOICES:
+            able = lab.named(operators, able, "operators")
         sizes = lab.Sizes() if operators == "all" else None
         show(_told(lm, loaded, asked, able, sizes))
         if dry_run:
@@ -113,11 +127,11 @@ def _found(
         return lab.run_lab(lm, loaded, asked, [*able, *more], run, bars, sizes)
 
 
-def _check(operators: str, families: str, data: Path | None, n: int) -> None:
-    for name, value in (("operators", operators), ("families", families)):
-        if value not in CHOICES:
-            raise ValueError(f"{name} is {value!r}; it must be default or all.")
-    if families == "all" and data is None:
-        raise ValueError("the published families are read from files, and --data names no folder; give one.")
+def _check(families: str, data: Path | None, n: int) -> None:
+    if families != "default" and data is None:
+        raise ValueError(
+            f"families are {families!r}, of which the published ones are read from files, and --data names no folder; "
+            "give one, or `--families default`."
+        )
     if n < 2:
         raise ValueError(f"n is {n}; a family has at least 2 items.")

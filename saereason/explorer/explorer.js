@@ -381,17 +381,9 @@ function list(state, choose) {
 
 // layers
 
-function layerPage({ about, number }, visit) {
-  const page = about.page, layers = page.map((one) => one.layer);
-  const most = Math.max(...page.flatMap((one) => one.best.map(([, value]) => Math.abs(value))), 1e-12);
+function layerPage(state, visit) {
+  const about = state.about, page = about.page, layers = page.map((one) => one.layer);
   const means = page.map((one) => one.mean), top = Math.max(...means, 0), low = Math.min(...means, 0);
-  const deep = Math.max(...page.map((one) => one.best.length)), width = Math.max(16, Math.min(34, 900 / page.length)), high = 14;
-  const cells = page.flatMap((one, column) => one.best.map(([index, value], k) =>
-    s("rect", {
-      x: 40 + column * width, y: 8 + k * high, width: width - 1, height: high - 1, class: `heat${value < 0 ? " below" : ""}`,
-      "fill-opacity": (0.06 + (0.94 * Math.abs(value)) / most).toFixed(3),
-      ...(number(`L${one.layer}/${index}`) >= 0 ? { onclick: () => visit(`L${one.layer}/${index}`), cursor: "pointer" } : {}),
-    }, s("title", {}, `L${one.layer}/${index}: ${about.by} ${figure(value)}`))));
   const operators = [...new Set(about.worth.map((curve) => curve.operator))];
   return h("div", { class: "layers" },
     operators.map((operator) => section(`What each layer is worth: ${operator}`, worthChart(about.worth.filter((curve) => curve.operator === operator)))),
@@ -399,11 +391,40 @@ function layerPage({ about, number }, visit) {
       ? byLayer(layers, means, { label: `Mean ${about.by} of the best ten by layer`, yTitle: plain(about.by), y: [low, top > low ? top : 1] })
       : h("p", {}, `${figure(means[0])} at layer ${layers[0]}, the only one.`)),
     section(["The best features of each layer by ", word(about.by)],
-      h("p", { class: "soft" }, "The best of each layer at the top; click one. In the list, write L14 to see those of a layer."),
-      h("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Heat map" },
-        s("svg", { width: 46 + page.length * width, height: 34 + deep * high, role: "img", "aria-label": `${about.by} by layer and rank` }, cells,
-          layers.map((layer, k) => s("text", { x: 40 + (k + 0.45) * width, y: 22 + deep * high, "text-anchor": "middle" }, layer)),
-          s("text", { x: 34, y: 18, "text-anchor": "end" }, "1"), s("text", { x: 34, y: 4 + deep * high, "text-anchor": "end" }, deep)))));
+      h("p", { class: "soft" }, "The best of each layer at the top; click one, or go there with the arrows and press Enter. In the list, write L14 to see those of a layer."),
+      h("div", { class: "scroller", tabindex: 0, role: "region", "aria-label": "Heat map" }, heatMap(state, visit))));
+}
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/** A cell for each of the best features, by layer and rank; one is reached with Tab, the others from it with the arrows. */
+function heatMap({ about, number }, visit) {
+  const page = about.page, most = Math.max(...page.flatMap((one) => one.best.map(([, value]) => Math.abs(value))), 1e-12);
+  const deep = Math.max(...page.map((one) => one.best.length)), width = Math.max(16, Math.min(34, 900 / page.length)), high = 14;
+  const grid = page.map((one, column) => one.best.map(([index, value], k) => {
+    const name = `L${one.layer}/${index}`, told = `${name}: ${about.by} ${figure(value)}`, there = number(name) >= 0;
+    return s("rect", {
+      x: 40 + column * width, y: 8 + k * high, width: width - 1, height: high - 1, class: `heat${value < 0 ? " below" : ""}`,
+      "fill-opacity": (0.06 + (0.94 * Math.abs(value)) / most).toFixed(3), tabindex: -1, "aria-label": told,
+      role: there ? "button" : "img", ...(there ? { onclick: () => visit(name), cursor: "pointer" } : {}),
+    }, s("title", {}, told));
+  }));
+  let [reached] = grid.flat();
+  reached?.setAttribute("tabindex", 0);
+  const onkeydown = (event) => {
+    const column = grid.findIndex((cells) => cells.includes(event.target)), [right, down] = ARROWS[event.key] ?? [0, 0];
+    if (column < 0 || !(event.key in ARROWS || event.key === "Enter" || event.key === " ")) return;
+    event.preventDefault();
+    if (!(event.key in ARROWS)) return void event.target.dispatchEvent(new MouseEvent("click"));
+    const next = grid[column + right]?.[grid[column].indexOf(event.target) + down];
+    if (!next) return;
+    reached.setAttribute("tabindex", -1);
+    next.setAttribute("tabindex", 0);
+    (reached = next).focus();
+  };
+  return s("svg", { width: 46 + page.length * width, height: 34 + deep * high, role: "group", "aria-label": `${about.by} by layer and rank`, onkeydown }, grid.flat(),
+    page.map(({ layer }, k) => s("text", { x: 40 + (k + 0.45) * width, y: 22 + deep * high, "text-anchor": "middle" }, layer)),
+    s("text", { x: 34, y: 18, "text-anchor": "end" }, "1"), s("text", { x: 34, y: 4 + deep * high, "text-anchor": "end" }, deep));
 }
 
 // what needs a kernel: own text, and the steering bench

@@ -166,7 +166,7 @@ class SkipByGradient:
 
     @property
     def name(self) -> str:
-        return "skip block, by gradient"
+        return "skip block by gradient"
 
     def layers(self, model: Model, saes: Mapping[int, SAE]) -> Sequence[int]:  # noqa: ARG002
         return range(model.n_layers)

@@ -22,7 +22,7 @@ def load_saes(path: str | Path, *, device: str | torch.device = "cpu") -> dict[i
     The folders may be SAELens's, sparsify's or dictionary_learning's, and lie up to two levels down; a pack
     (`smollm2-135m`, or what `save_pack` wrote) is expanded into the cache once. Raises ValueError for pickles of other
     kinds, damaged files, SAEs that do not say what they read, read anything but the residual stream after a block or
-    normalise their input, and two SAEs of one layer.
+    have a scale for all inputs that is not folded into their weights, and two SAEs of one layer.
     """
     path = _located(path)
     folders = _folders(path)

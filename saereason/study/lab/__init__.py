@@ -3,7 +3,7 @@
 from .lab import Lab, conclude, estimate, run_lab
 from .page import FINDING_HEADER, finding_rows, page, sentences
 from .parts import Parts, feature_operators
-from .subjects import FEATURE_OPERATORS, Sizes, Subject, battery, subjects_of
+from .subjects import FEATURE_OPERATORS, Sizes, Subject, battery, named, subjects_of
 
 __all__ = [
     "FEATURE_OPERATORS",
@@ -17,6 +17,7 @@ __all__ = [
     "estimate",
     "feature_operators",
     "finding_rows",
+    "named",
     "page",
     "run_lab",
     "sentences",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -41,6 +42,9 @@ MAPPED = 3
 
 LABELS = 8
 """Of a probe, about."""
+
+WRITTEN = (2, 8)
+"""Tokens of an answer, of the two whose times are told apart."""
 
 FEATURE_OPERATORS = 4
 """Candidate and matched features, without and with."""
@@ -106,6 +110,25 @@ def subjects_of(
     return [*(Subject(family_of(model, each), each) for each in tasks), Subject(plain, None)]
 
 
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def named(names: str, there: Sequence[N], what: str) -> list[N]:
+    """Those that are asked for by name, with commas between. Raises ValueError for a name that none of them has."""
+    asked = [name.strip() for name in names.split(",")]
+    if unknown := [name for name in asked if name not in {each.name for each in there}]:
+        raise ValueError(
+            f"{what} are {names!r}; {unknown[0]!r} is none of {', '.join(each.name for each in there)}. "
+            "Give `default`, `all`, or some of these with commas between."
+        )
+    return [each for each in there if each.name in asked]
+
+
 def seconds_a_token(model: Model, family: Family) -> float:
     """Of a clean pass over one batch of the family."""
     metric = family.metric
@@ -135,12 +158,15 @@ def n_tokens(family: Family) -> int:
 
 
 def seconds_a_word(model: Model, family: Family) -> float:
-    """Of one token written, many answers at a time."""
-    prompts = [list(item.prompt) for item in family.metric.items[:32]]
-    texts = [model.decode(prompt) for prompt in prompts]
-    start = perf_counter()
-    written = generate(model, texts, max_new_tokens=4, batch_size=32)
-    return (perf_counter() - start) / max(1, sum(map(len, written.tokens)))
+    """Of one more token written, many answers at a time; the time for reading the prompts is not in it."""
+    texts = [model.decode(list(item.prompt)) for item in family.metric.items[:32]]
+    spent, words = [], []
+    for most in WRITTEN:
+        start = perf_counter()
+        written = generate(model, texts, max_new_tokens=most, batch_size=32)
+        spent.append(perf_counter() - start)
+        words.append(sum(map(len, written.tokens)))
+    return max(0.0, spent[1] - spent[0]) / max(1, words[1] - words[0])
 
 
 def seconds_a_probe(model: Model, n: int) -> float:
@@ -161,14 +187,14 @@ def seconds_of(model: Model, subjects: Sequence[Subject], sizes: Sizes, per_toke
     found = 0.0
     for subject in asked:
         n = len(subject.family.metric)
-        mean = n_tokens(subject.family) / n
-        found += per_token * mean * min(n, sizes.patched) * (2 + 2 * len(POSITIONS) * half / 2)
+        read = per_token * n_tokens(subject.family) / n
+        found += read * min(n, sizes.patched) * (2 + 2 * len(POSITIONS) * half / 2)
         found += a_probe * n
         steps = min(MAPPED, max(len(results_of(item)) for item in subject.family.metric.items))
         if steps > 1:
-            found += steps * n * (per_token * mean * (1 + half) + (steps + 1) * a_probe)
+            found += steps * n * (read * (1 + half) + (steps + 1) * a_probe)
         longest = sizes.tokens if subject.family.kind == "reasoning" else sizes.short
-        found += per_written * (model.n_layers + 1) * min(n, sizes.graded) * longest
+        found += (model.n_layers + 1) * min(n, sizes.graded) * (read + per_written * longest)
         if subject.family.kind == "reasoning":
-            found += per_written * min(n, sizes.thought) * (sizes.tokens + sizes.short)
+            found += min(n, sizes.thought) * (2 * read + per_written * (sizes.tokens + sizes.short))
     return found
