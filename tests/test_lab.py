@@ -210,7 +210,8 @@ def test_operators_are_asked_for_by_name(folder):
 def test_families_are_asked_for_by_name(folder, tmp_path):
     missing = layers(folder, "--families", "capital", "--data", tmp_path)
     assert missing.exit_code == 2 and "Traceback" not in missing.output
-    there = [sr.Family(name, "knowledge", sr.LogProb(())) for name in ("capital", "currency", "known_1000")]
+    names = ("capital", "currency", "known_1000")
+    there = [Subject(sr.Family(name, "knowledge", sr.LogProb(())), None) for name in names]
     with pytest.raises(ValueError, match="'nothing' is none of capital, currency, known_1000"):
         named("capital, nothing", there, "families")
     assert named("known_1000,capital", there, "families") == [there[0], there[2]]

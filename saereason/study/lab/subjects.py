@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -110,12 +110,7 @@ def subjects_of(
     return [*(Subject(family_of(model, each), each) for each in tasks), Subject(plain, None)]
 
 
-class Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-N = TypeVar("N", bound=Named)
+N = TypeVar("N", Subject, Operator)
 
 
 def named(names: str, there: Sequence[N], what: str) -> list[N]:
