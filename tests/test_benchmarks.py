@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import tiny_sae
+from conftest import CHROMIUM, tiny_sae
 
 from benchmarks._family import Draw, answered, null, planted
 from saereason import search
@@ -16,18 +16,28 @@ from saereason.stats import max_t
 TOP = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def measured(model, tmp_path_factory):
-    """What the quick training benchmark prints last, and its figure."""
-    folder = tmp_path_factory.mktemp("tiny")
-    model.hf.save_pretrained(folder)
-    model.tokenizer.save_pretrained(folder)
-    command = [sys.executable, "-m", "benchmarks.training", "--quick", "--model", str(folder)]
-    done = subprocess.run(
-        [*command, "--out", str(folder / "figure.html")], cwd=TOP, capture_output=True, text=True, check=False
-    )
+def figures(program, *options):
+    """What a benchmark prints last when it does little of everything."""
+    command = [sys.executable, "-m", f"benchmarks.{program}", "--quick", *map(str, options)]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), folder / "figure.html"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    """The tiny model on disk."""
+    made = tmp_path_factory.mktemp("tiny")
+    model.hf.save_pretrained(made)
+    model.tokenizer.save_pretrained(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def measured(folder, tmp_path_factory):
+    """What the quick training benchmark prints last, and its figure."""
+    out = tmp_path_factory.mktemp("out") / "figure.html"
+    return figures("training", "--model", folder, "--out", out), out
 
 
 def test_training_reports_what_it_promises(measured):
@@ -60,10 +70,7 @@ def block(model, tmp_path_factory):
 def calibrated(block, tmp_path_factory):
     """What the quick calibration prints last, and its figure."""
     out = tmp_path_factory.mktemp("out") / "figure.html"
-    command = [sys.executable, "-m", "benchmarks.calibration", "--quick", "--block", str(block), "--out", str(out)]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), out
+    return figures("calibration", "--block", block, "--out", out), out
 
 
 def test_calibration_reports_what_it_promises(calibrated):
@@ -104,75 +111,52 @@ def test_the_real_pairs_do_differ_which_null_data_sets_could_have_shown(block):
 
 
 @pytest.mark.slow
-def test_the_search_benchmark_reports_what_it_promises(model, tmp_path):
-    model.hf.save_pretrained(tmp_path)
-    model.tokenizer.save_pretrained(tmp_path)
-    command = [sys.executable, "-m", "benchmarks.search", "--quick", "--model", str(tmp_path)]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_the_search_benchmark_reports_what_it_promises(folder):
+    found = figures("search", "--model", folder)
     assert found["over_forward"] > found["over_forward_last"] > 0.5
     assert 0.8 < found["memory_ratio"] < 1.3 and 0.8 < found["memory_ratio_block"] < 1.5
     assert all(len(rates) == 3 and min(rates) > 0 for rates in found["rates"].values())
 
 
 @pytest.mark.slow
-def test_the_steering_benchmark_reports_what_it_promises(model, tmp_path):
-    model.hf.save_pretrained(tmp_path)
-    model.tokenizer.save_pretrained(tmp_path)
-    command = [sys.executable, "-m", "benchmarks.steering", "--quick", "--model", str(tmp_path)]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_the_steering_benchmark_reports_what_it_promises(folder):
+    found = figures("steering", "--model", folder)
     ratios = {"over_plain", "over_plain_topk", "over_bridge", "eval_over_plain", "sweep_over_naive", "memory_ratio"}
     assert ratios <= found.keys() and all(0.05 < found[name] < 20 for name in ratios)
 
 
-def test_the_benchmark_of_sizes_in_nats_reports_what_it_promises(model, tmp_path):
-    model.hf.save_pretrained(tmp_path)
-    model.tokenizer.save_pretrained(tmp_path)
-    command = [sys.executable, "-m", "benchmarks.kl", "--quick", "--model", str(tmp_path)]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_the_benchmark_of_sizes_in_nats_reports_what_it_promises(folder):
+    found = figures("kl", "--model", folder)
     assert 1 <= found["secant_worst"] < 1.11 and 1 <= found["fisher_worst"] < 10 and found["asc_median"] < 1
 
 
-def test_the_layers_benchmark_reports_what_it_promises(model, tmp_path):
-    model.hf.save_pretrained(tmp_path)
-    model.tokenizer.save_pretrained(tmp_path)
-    command = [sys.executable, "-m", "benchmarks.layers", "--quick", "--model", str(tmp_path)]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_the_layers_benchmark_reports_what_it_promises(folder):
+    found = figures("layers", "--model", folder)
     assert found["over_naive"] > 0.3 and found["floor"] > 1 and found["apart"] < 0.05
 
 
 def test_the_tables_benchmark_reports_what_it_promises():
-    command = [sys.executable, "-m", "benchmarks.tables", "--quick"]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = figures("tables")
     assert found["same_answers"] and min(found["top_sql"], found["top_table"], found["top_sorted"]) > 0
 
 
 @pytest.mark.slow
 def test_the_positive_benchmark_reports_what_it_promises():
-    command = [sys.executable, "-m", "benchmarks.positive", "--quick"]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = figures("positive")
     assert found["seeds"] == 2 and found["positive_passed"] == 0, "models that were hardly trained have no such feature"
     assert sum(found["failed"].values()) == 2
 
 
 @pytest.mark.slow
-def test_the_localisation_benchmark_finds_what_was_planted(model, tmp_path):
-    model.hf.save_pretrained(tmp_path)
-    model.tokenizer.save_pretrained(tmp_path)
-    command = [sys.executable, "-m", "benchmarks.localisation", "--quick", "--model", str(tmp_path)]
-    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
-    assert figures["models"] == 2 == figures["found"] and figures["wrong_order"] == 0
-    assert figures["coverage"] >= 0.7 and 0 <= figures["null_different"] <= 0.3
+def test_the_localisation_benchmark_finds_what_was_planted(folder):
+    found = figures("localisation", "--model", folder)
+    assert found["models"] == 2 == found["found"] and found["wrong_order"] == 0
+    assert found["coverage"] >= 0.7 and 0 <= found["null_different"] <= 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the PATH")
+def test_the_explorer_benchmark_reports_what_it_promises(folder, tmp_path):
+    found = figures("explorer", "--model", folder, "--out", tmp_path / "page.html")
+    assert 0.05 < found["megabytes"] < 2 and 0 < found["first_paint_ms"] <= found["card_ms"] and found["sort_ms"] > 0
+    assert (tmp_path / "page.html").is_file()
