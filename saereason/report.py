@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
+from urllib.parse import quote
 
 from . import plots
 from .runs import installed, write_text
@@ -67,7 +68,16 @@ class Code:
     text: str
 
 
-Section = Table | Figure | Text | SideBySide | Code
+@dataclass(frozen=True)
+class Link:
+    """Another page of the run, which lies beside this one."""
+
+    title: str
+    file: str
+    text: str
+
+
+Section = Table | Figure | Text | SideBySide | Code | Link
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +161,8 @@ def _section(section: Section, id_: str) -> str:
             body = "\n".join(_pair(section.labels, item) for item in section.items)
         case Code():
             body = f"{_scroller('pre', section.title)}<code>{_shown(section.text)}</code></pre>"
+        case Link():
+            body = f'<p><a href="{html.escape(quote(section.file, safe="", errors="replace"))}">{_shown(section.text)}</a></p>'
     return f'<section id="{id_}">\n<h2>{_shown(section.title)}</h2>\n{body}\n</section>'
 
 

@@ -68,6 +68,9 @@ def test_a_study_leaves_tables_and_a_page(counting, tmp_path):
     assert "who stands on the ladder?" in page and str(study.verdicts[0].feature) in page
     assert "ReasonScore: 0 of the words occur" in page
     assert f'any of them</bdi></td><td class="number"><bdi>{len(study.verdicts)}</bdi></td>' in page
+    assert '<a href="explorer.html">' in page
+    cards = (tmp_path / "explorer.html").read_text(encoding="utf8")
+    assert all(f'id="{verdict.feature}"' in cards for verdict in study.verdicts)
 
 
 def test_the_word_step_is_put_in_and_nothing_else():

@@ -97,7 +97,7 @@ def challenge(
         from saereason.progress import steps
         from saereason.runs import Run, claimed
         from saereason.saes import saes_of
-        from saereason.study import run_study
+        from saereason.study import EXPLORED, run_study
 
         _check(behaviour, tokens, draws, folder)
         lm = load_model(model, adapter=adapter, gguf=gguf)
@@ -107,11 +107,11 @@ def challenge(
             made, run = _behaviour(lm, behaviour, n, tokens, seed), Run.open(folder)
             study = run_study(lm, chosen, made, run, bars, n_per_score=top, n_draws=draws, rivals=rivals, seed=seed)
         verdicts = sorted(study.verdicts, key=lambda verdict: -verdict.height)
-        report = folder / "report.html"
+        report, explored = folder / "report.html", folder / EXPLORED
         rungs = [{**row, "details": json.loads(row["details"])} for row in verdict_rows(verdicts)]
         said, left_out = [str(verdict) for verdict in verdicts], study.proposals.left_out
         found = {"behaviour": made.name, "verdicts": said, "rungs": rungs, "left_out": left_out, "report": report}
-        show(found, *(f"- {sentence}" for sentence in said), report)
+        show({**found, "explorer": explored}, *(f"- {sentence}" for sentence in said), report, explored)
 
 
 def _check(behaviour: str, tokens: int | None, draws: int, folder: Path) -> None:

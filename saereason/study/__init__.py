@@ -4,6 +4,6 @@ from .dose import Planned
 from .lab import Lab, run_lab
 from .plan import Plan
 from .propose import Proposals, propose
-from .study import Study, run_study
+from .study import EXPLORED, Study, run_study
 
-__all__ = ["Lab", "Plan", "Planned", "Proposals", "Study", "propose", "run_lab", "run_study"]
+__all__ = ["EXPLORED", "Lab", "Plan", "Planned", "Proposals", "Study", "propose", "run_lab", "run_study"]

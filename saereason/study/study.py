@@ -5,14 +5,19 @@ from dataclasses import dataclass
 
 from saereason.controls import Behaviour, Rivals, Verdict, challenge
 from saereason.controls.ladder import NAMES, check_draws, standing
+from saereason.explorer import Exploration, write_page
 from saereason.model import Model
 from saereason.plots import plot_funnel
 from saereason.progress import Steps
-from saereason.report import Figure, Page, Table, Text, write_report
+from saereason.report import Figure, Link, Page, Table, Text, write_report
 from saereason.runs import Run
 from saereason.saes import SAE
 
 from .propose import Proposals, propose
+
+
+EXPLORED, N_EXPLORED = "explorer.html", 50
+"""The page of the best features, and how many there are on it beside those that were challenged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +38,9 @@ def run_study(
     rivals: Rivals = Rivals(),
     seed: int = 0,
 ) -> Study:
-    """Propose, challenge, and write `proposals.parquet`, `verdicts.parquet` and `report.html` into the run.
+    """Propose, challenge, and write `proposals.parquet`, `verdicts.parquet`, `report.html` and `explorer.html`.
 
-    What the run already holds is not done again.
+    What the run already holds of verdicts is not done again.
     """
     check_draws(n_draws)
     with bars.step("let every score propose features") as show:
@@ -54,6 +59,9 @@ def run_study(
             progress=show,
         )
     study = Study(proposals, tuple(verdicts))
+    with bars.step("a page of every feature") as show:
+        explored = Exploration.of(model, saes, proposals.table, verdicts=verdicts, progress=show)
+        write_page(explored, run.folder / EXPLORED, N_EXPLORED, progress=show)
     write_report(run.folder, _page(model, behaviour, study))
     return study
 
@@ -72,6 +80,7 @@ def _page(model: Model, behaviour: Behaviour, study: Study) -> Page:
             Table("Scores", ("score", "proposed", *map(str, NAMES)), tuple(_by_score(study)), "Features on each rung."),
             Table("Features", ("feature", "proposed by", "height", "passes"), tuple(_rows(study))),
             Text("Verdicts", tuple(str(verdict) for verdict in verdicts)),
+            Link("What each feature reads and writes", EXPLORED, "The explorer: a card of each, with its rungs."),
             *([Text("Scores left out", left_out)] if left_out else []),
         ),
     )
