@@ -34,7 +34,7 @@ def load_model(
 
     `adapter` is a PEFT folder (or `taught`, the one that ships), merged in float32. `device` is the fastest there is,
     `dtype` is bfloat16 where the device multiplies it fast and float32 elsewhere, unless given. Raises ValueError for
-    what cannot be found, or is damaged or incomplete.
+    what cannot be found, is damaged or incomplete, or carries a recurrent state from token to token.
     """
     if hasattr(source, "original_model"):
         if any(given is not None for given in (adapter, gguf, device, dtype)):
@@ -52,6 +52,11 @@ def load_model(
     folder, tokenizer_from = _locate(str(source), gguf)
     with _quiet():
         hf, tokenizer = _load(folder, tokenizer_from, torch.float32 if adapter else precision)
+    if getattr(hf, "_is_stateful", False):
+        raise ValueError(
+            f"{source} is a {type(hf).__name__}, which carries a state from token to token that padding and resumed "
+            "passes would change; give a model whose blocks are all attention."
+        )
     model = Model(hf.eval(), tokenizer, Path(gguf).stem if gguf is not None else str(source))
     if adapter is not None:
         model = with_adapter(model, adapter)

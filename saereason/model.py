@@ -25,6 +25,9 @@ INCIDENTAL = {
 }
 """Settings that say nothing of what a model computes."""
 
+UNBOUNDED = 1 << 20
+"""Tokens of a sequence to which neither model nor tokenizer sets an end."""
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -69,8 +72,9 @@ class Model:
 
     @property
     def n_ctx(self) -> int:
-        """Longest sequence, in tokens, that the model was built for."""
-        return self._text_config.max_position_embeddings
+        """Longest sequence, in tokens, that the model was built for, or else its tokenizer."""
+        built = getattr(self._text_config, "max_position_embeddings", None)
+        return built or min(self.tokenizer.model_max_length, UNBOUNDED)
 
     @property
     def pad_token(self) -> int:

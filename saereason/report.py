@@ -162,7 +162,8 @@ def _section(section: Section, id_: str) -> str:
         case Code():
             body = f"{_scroller('pre', section.title)}<code>{_shown(section.text)}</code></pre>"
         case Link():
-            body = f'<p><a href="{html.escape(quote(section.file, safe="", errors="replace"))}">{_shown(section.text)}</a></p>'
+            beside = quote(section.file, safe="", errors="replace")
+            body = f'<p><a href="{html.escape(beside)}">{_shown(section.text)}</a></p>'
     return f'<section id="{id_}">\n<h2>{_shown(section.title)}</h2>\n{body}\n</section>'
 
 

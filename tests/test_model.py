@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from saereason import generate, load_model
 from saereason.loading import WHEELS, fast_dtype
-from saereason.model import pad
+from saereason.model import UNBOUNDED, pad
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -370,3 +370,29 @@ def test_weights_of_more_layers_than_the_settings_say_are_refused(folder, tmp_pa
     (copied / "config.json").write_text(json.dumps({**settings, "num_hidden_layers": 2}))
     with pytest.raises(ValueError, match="its settings say 2 layers and there are weights of more"):
         load_model(copied)
+
+
+def test_a_model_with_a_recurrent_state_is_refused(model, tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    tokens = {name: getattr(model.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    sizes = MambaConfig(vocab_size=len(model.tokenizer), hidden_size=16, num_hidden_layers=2, state_size=4, **tokens)
+    MambaForCausalLM(sizes).save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="carries a state from token to token"):
+        load_model(tmp_path)
+
+
+def test_a_model_without_positions_reads_what_its_tokenizer_allows(model, prompts, tmp_path):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    tokens = {name: getattr(model.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    sizes = BloomConfig(
+        vocab_size=len(model.tokenizer), hidden_size=16, n_layer=3, n_head=2, initializer_range=0.5, **tokens
+    )
+    BloomForCausalLM(sizes).save_pretrained(tmp_path)
+    model.tokenizer.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, dtype="float32")
+    assert loaded.n_layers == 3 and loaded.n_ctx == UNBOUNDED, "this tokenizer sets no end"
+    alone = [generate(loaded, [prompt], max_new_tokens=5).tokens[0] for prompt in prompts]
+    assert list(generate(loaded, prompts, max_new_tokens=5).tokens) == alone

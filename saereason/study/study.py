@@ -15,7 +15,6 @@ from saereason.saes import SAE
 
 from .propose import Proposals, propose
 
-
 EXPLORED, N_EXPLORED = "explorer.html", 50
 """The page of the best features, and how many there are on it beside those that were challenged."""
 
