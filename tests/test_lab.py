@@ -67,7 +67,13 @@ def test_the_page_tells_what_was_found(lab, model):
     told = page(model, lab)
     assert told.lead == lab.verdict
     titles = [section.title for section in told.sections]
-    assert titles[:2] == ["What each operator says", "Depth of every family"]
+    assert titles[:3] == ["What each operator says", "Families", "Depth of every family"]
+    rows = {row[0]: row for row in told.sections[1].rows}
+    first, found = rows["reasoning 0"], lab.kinds["skip block"]
+    assert first[1:3] == ("reasoning", len(lab.curves[0].drop)) and first[-1] == ""
+    assert (first[5].value, first[5].low, first[5].high) == found.centroids["reasoning 0"]
+    kept = [n for n in range(12) if n not in found.layers_left_out]
+    assert first[4].value == pytest.approx(lab.curves[0].drop[:, kept].sum(1).mean()) and rows["plain text"][5] is None
     assert "Operators side by side" in titles and "Where the answer can be read" in titles
 
 

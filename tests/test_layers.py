@@ -426,6 +426,15 @@ def test_without_an_effect_there_is_nothing_to_share_out(noise):
     assert share_difference(none, some).shape == (3, 12)
 
 
+def test_a_family_that_gains_by_the_changes_has_no_loss_to_share_out():
+    """A model that cannot do a task is often better at its answers with layers changed: that is no dependence."""
+    gains = curve(-bump(5), name="gains")
+    found = compare_depth(gains, curve(bump(5), name="some"))
+    assert is_inconclusive(found) and "gains gains by the changes in all" in found.statement
+    kinds = compare_kinds([gains, curve(bump(5), name="some")])
+    assert list(kinds.families_left_out) == ["gains"] and "no loss" in kinds.families_left_out["gains"]
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_effects_that_are_not_finite_are_inconclusive_and_named(bad):
     broken, whole = curve(bump(4), name="broken"), curve(bump(6), name="whole")

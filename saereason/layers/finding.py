@@ -55,7 +55,7 @@ class Shares:
     value: Float[np.ndarray, "layer"]
     draws: Float[np.ndarray, "draw layer"]
     total_in_errors: float
-    """The total effect in units of its bootstrap standard error."""
+    """The total effect in units of its bootstrap standard error; negative where the family gains by the changes."""
 
 
 def shares(
@@ -76,8 +76,9 @@ def shares(
     mean = drop.mean(0)
     error = totals.std()
     safe = np.where(totals == 0, np.nan, totals)
-    total_in_errors = float(abs(mean.sum()) / error) if error > 0 else (np.inf if mean.sum() else 0.0)
-    value = mean / mean.sum() if mean.sum() else np.full_like(mean, np.nan)
+    total = float(mean.sum())
+    total_in_errors = total / float(error) if error > 0 else total * np.inf if total else 0.0
+    value = mean / total if total else np.full_like(mean, np.nan)
     return Shares(value, means / safe[:, None], total_in_errors)
 
 
@@ -137,6 +138,8 @@ def trouble_of(curve: Curve, found: Shares, keep: Bool[np.ndarray, "layer"] | No
         return f"{bad} of {len(curve.drop)} items of {curve.family} have effects that are not finite"
     if len(curve.drop) < 2:
         return f"{curve.family} has one item, which tells nothing of the spread"
+    if found.total_in_errors <= -ENOUGH:
+        return f"{curve.family} gains by the changes in all, so there is no loss to share out"
     if found.total_in_errors < ENOUGH:
         return f"{curve.family} has no total effect to share out (under {ENOUGH:g} standard errors)"
     return None

@@ -1,12 +1,13 @@
 """The lab as tables on disk and as one page."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from saereason.layers import AnswerDepths
+from saereason.layers import AnswerDepths, Curve, KindFinding
 from saereason.model import Model
 from saereason.plots import (
     plot_centroids,
@@ -32,6 +33,12 @@ WHAT_WOULD_CHANGE_IT = (
     "Differences of mean depth centroids (0 the first layer, 1 the last), intervals over items of these families; "
     "first without the layers that plain text cannot do without (the last column), then with all. Other families, "
     "another metric or another operator may change them: a kind is shown only where p is small and operators agree."
+)
+FAMILY_HEADER = ("family", "kind", "n", "clean", "effect of all layers", "depth", "not counted because")
+FAMILY_NOTE = (
+    "Under {operator}, without the layers left out. Clean: nats per scored token of the model as it is (a guess among "
+    "ten is −2.3); where that is low the model does not do the task, and what layers are worth there is about form. "
+    "Effect: the losses of all layers together."
 )
 LENS_HEADER = ("family", "kind", "layer", "right at the end", "items")
 LENS_NOTE = (
@@ -62,6 +69,9 @@ def page(model: Model, lab: Lab) -> Page:
     sections: list[Section] = [
         Table("What each operator says", FINDING_HEADER, tuple(finding_rows(lab)), WHAT_WOULD_CHANGE_IT),
     ]
+    first, kinds = next(iter(lab.kinds.items()))
+    note = FAMILY_NOTE.format(operator=first)
+    sections.append(Table("Families", FAMILY_HEADER, tuple(family_rows(lab.of(first), kinds)), note))
     if any(finding.centroids for finding in lab.kinds.values()):
         sections.append(Figure("Depth of every family", _forest(lab)))
     sections += [Figure(f"Layers: {operator}", plot_layers(lab.of(operator))) for operator in lab.kinds]
@@ -81,6 +91,22 @@ def page(model: Model, lab: Lab) -> Page:
     sections += _parts(lab)
     sections.append(Text("In sentences", tuple(sentences(lab))))
     return Page(f"Where {model.name} reasons and where it knows", lab.verdict, tuple(sections))
+
+
+def family_rows(curves: Sequence[Curve], found: KindFinding) -> Iterator[tuple[Any, ...]]:
+    """Of each family under one operator: how the model does, what all layers add to that, and where."""
+    for curve in curves:
+        kept = [n for n, layer in enumerate(curve.layers) if layer not in found.layers_left_out]
+        depth, why = found.centroids.get(curve.family), found.families_left_out.get(curve.family, "")
+        effect = _mean(curve.drop[:, kept].sum(1))
+        middle = None if depth is None else Estimate(*depth)
+        yield curve.family, curve.kind, len(curve.drop), _mean(curve.clean), effect, middle, why
+
+
+def _mean(values: Float[np.ndarray, "item"]) -> Estimate | None:
+    """None where too few items have a number."""
+    known = values[np.isfinite(values)]
+    return mean_interval(known) if len(known) > 1 else None
 
 
 def _forest(lab: Lab) -> Any:
