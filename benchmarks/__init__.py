@@ -11,15 +11,19 @@ ROUNDS = 5
 def interleaved(
     sides: dict[str, Callable[[], int]], *, rounds: int = ROUNDS, warm: bool = True
 ) -> dict[str, list[float]]:
-    """Run every side once to warm up (unless a round is long) and then in turn; units per second of each round."""
+    """Run every side once to warm up (unless a round is long) and then in turn; units per second of each round.
+
+    Each round begins with another side, so that none always follows the same one.
+    """
     if warm:
         for side in sides.values():
             side()
     rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, side in sides.items():
+    for n in range(rounds):
+        names = list(sides)
+        for name in names[n % len(names) :] + names[: n % len(names)]:
             start = perf_counter()
-            done = side()
+            done = sides[name]()
             rates[name].append(done / (perf_counter() - start))
     return rates
 

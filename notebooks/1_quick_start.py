@@ -17,6 +17,8 @@
 # does the same in full.
 
 # %%
+import pandas as pd
+
 import saereason as sr
 from saereason.effects import Trial, accuracy, answers
 from saereason.tasks import COT, confirmation_task, discovery_task
@@ -55,12 +57,23 @@ table = sr.search(model, saes, pairs)
 table.top(5, by="studentised").to_pandas().round(2)
 
 # %% [markdown]
-# ## What does the best one do to the direct prompt, added once at its last token?
+# ## Which of the best four switches anything, added once at the last token of the direct prompt?
+# Telling two prompts apart is not switching between them. They are tried on problems of the search.
 
 # %%
-[best] = table.top(1, by="studentised")
-size = sr.diff_mean(model, pairs, LAYERS)[best.layer].norm().item()
-edit = sr.Add(best, 2 * size, sr.LastPromptToken())
+size = sr.diff_mean(model, pairs, LAYERS)[LAYERS[0]].norm().item()
+practice = Trial.of(model, task.take(8), task.direct)
+tried = {}
+for feature in table.top(4, by="studentised"):
+    edit = sr.Add(feature, 2 * size, sr.LastPromptToken())
+    tried[edit] = accuracy(pd.DataFrame(answers(model, saes, practice, interventions=[edit])))
+    print(f"{feature}: {tried[edit]} right")
+edit = max(tried, key=lambda each: tried[each].value)
+
+# %% [markdown]
+# ## What does that one write?
+
+# %%
 prompt = task.prompts(model, task.direct)[:1]
 clean = sr.generate(model, prompt)
 with sr.steered(model, saes, edit):
@@ -71,8 +84,6 @@ print(task.items[0].question, "\n\nclean:", clean.texts[0], "\n\nsteered:", stee
 # ## Does it help on problems the search never saw, and does its first token alone do as much?
 
 # %%
-import pandas as pd
-
 fresh = confirmation_task(n=N_PROBLEMS)
 prefix = steered.tokens[0][0]
 direct = Trial.of(model, fresh, fresh.direct)
@@ -86,5 +97,5 @@ for name, rows in arms.items():
     print(f"{name}: {accuracy(pd.DataFrame(rows))}")
 
 # %% [markdown]
-# The switch was taught, so finding it is a positive control. If the forced first token does as well, the feature has
-# no more to say here than that token.
+# The switch was taught, so finding it is a positive control; not finding it among so few features of so small an SAE is
+# a result, too. If the forced first token does as well, the feature has no more to say here than that token.

@@ -75,13 +75,8 @@ def layers(
         loaded = saes_of(saes, device=lm.device) if saes else {}
         texts = [text for text in plain_texts() if lm.fits(text, spare=1)]
         own = load_task(task) if task is not None else None
-        published = None if families == "default" else data
-        asked = lab.subjects_of(lm, texts, n, task=own, data=published, seed=seed)
-        if families not in CHOICES:
-            asked = [*lab.named(families, asked[:-1], "families"), asked[-1]]
-        able = lab.battery(lm, loaded, texts, whole=operators != "default")
-        if operators not in CHOICES:
-            able = lab.named(operators, able, "operators")
+        asked = lab.subjects_of(lm, texts, n, families, task=own, data=data, seed=seed)
+        able = lab.battery(lm, loaded, texts, operators)
         sizes = lab.Sizes() if operators == "all" else None
         show(_told(lm, loaded, asked, able, sizes))
         if dry_run:

@@ -31,6 +31,9 @@ from saereason.model import Model
 from saereason.saes import SAE
 from saereason.tasks import Task
 
+DEFAULT, ALL = "default", "all"
+"""What may stand for names of families or operators."""
+
 MEAN_TEXTS = 32
 """Plain texts that the mean contribution of a block is of."""
 
@@ -85,31 +88,6 @@ class Sizes:
     """Longest answer at once."""
 
 
-def battery(model: Model, saes: Mapping[int, SAE], texts: Sequence[str], *, whole: bool) -> list[Operator]:
-    """Skipping each block, and its gradient; whole, every other operator too, with means over some of the texts."""
-    found: list[Operator] = [SkipBlock(), SkipByGradient()]
-    if whole:
-        mean = MeanOfBlock.of(model, texts[-MEAN_TEXTS:])
-        found += [SkipBlock(0.5), SkipBlock(1.5), mean, SkipPart("attention"), SkipPart("MLP")]
-        found += [SpliceSAE()] if saes else []
-    return found
-
-
-def subjects_of(
-    model: Model, texts: Sequence[str], n: int, *, task: Task | None = None, data: Path | None = None, seed: int = 0
-) -> list[Subject]:
-    """Word problems (or a task of one's own), capitals and plain text; with a folder of data, the published ones too.
-
-    `n` items of each, and a quarter as many plain texts.
-    """
-    problems, *facts = generated_tasks(n, seed=seed)
-    first = problems if task is None else fitting(model, task).take(n)
-    more = published_tasks(model, data, n, seed=seed) if data is not None else []
-    tasks = [first, *(facts if more else facts[:1]), *more]
-    plain = plain_family(model, texts[: max(2, n // 4)])
-    return [*(Subject(family_of(model, each), each) for each in tasks), Subject(plain, None)]
-
-
 N = TypeVar("N", Subject, Operator)
 
 
@@ -122,6 +100,45 @@ def named(names: str, there: Sequence[N], what: str) -> list[N]:
             "Give `default`, `all`, or some of these with commas between."
         )
     return [each for each in there if each.name in asked]
+
+
+def battery(model: Model, saes: Mapping[int, SAE], texts: Sequence[str], which: str = DEFAULT) -> list[Operator]:
+    """Skipping each block, and its gradient; or `all` operators, one with means over some of the texts; or some of all.
+
+    Raises ValueError as `named` does.
+    """
+    found: list[Operator] = [SkipBlock(), SkipByGradient()]
+    if which == DEFAULT:
+        return found
+    mean = MeanOfBlock.of(model, texts[-MEAN_TEXTS:])
+    found += [SkipBlock(0.5), SkipBlock(1.5), mean, SkipPart("attention"), SkipPart("MLP")]
+    found += [SpliceSAE()] if saes else []
+    return found if which == ALL else named(which, found, "operators")
+
+
+def subjects_of(
+    model: Model,
+    texts: Sequence[str],
+    n: int,
+    which: str = DEFAULT,
+    *,
+    task: Task | None = None,
+    data: Path | None = None,
+    seed: int = 0,
+) -> list[Subject]:
+    """Word problems (or a task of one's own) and capitals; or `all`, those in a folder of data too; or some of all.
+
+    `n` items of each, and after them plain text, a quarter as many. Raises ValueError as `named` does.
+    """
+    problems, *facts = generated_tasks(n, seed=seed)
+    first = problems if task is None else fitting(model, task).take(n)
+    tasks = [first, *facts[:1]]
+    if which != DEFAULT:
+        tasks = [first, *facts, *(published_tasks(model, data, n, seed=seed) if data is not None else [])]
+    asked = [Subject(family_of(model, each), each) for each in tasks]
+    if which not in (DEFAULT, ALL):
+        asked = named(which, asked, "families")
+    return [*asked, Subject(plain_family(model, texts[: max(2, n // 4)]), None)]
 
 
 def seconds_a_token(model: Model, family: Family) -> float:
