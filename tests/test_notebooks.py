@@ -23,6 +23,15 @@ def test_every_notebook_is_run():
     assert sorted(SMALLER) == sorted(path.stem for path in NOTEBOOKS.glob("*.py"))
 
 
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_what_was_executed_is_the_source(path):
+    import jupytext
+
+    done, source = jupytext.read(path), jupytext.read(path.with_suffix(".py"))
+    assert [cell.source for cell in done.cells] == [cell.source for cell in source.cells]
+    assert path.stat().st_size < 100_000 and any(cell.get("outputs") for cell in done.cells)
+
+
 @pytest.mark.slow
 @pytest.mark.real
 @pytest.mark.filterwarnings("default")  # the notebooks' runner warns of its own; the code runs in another process
