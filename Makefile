@@ -61,7 +61,7 @@ study: $(READY)  ## what the ladder says of the small model and of its taught si
 	$(BIN)/saereason $(STUDY) --n 30 --tokens 48 --out runs/study/base
 	$(BIN)/saereason $(STUDY) --n 60 --tokens 64 --adapter taught --out runs/study/taught
 
-# Half an hour on two slow cores. OPERATORS=all FAMILIES=all is everything there is, for many hours; both resume.
+# Under an hour on two slow cores. OPERATORS=all FAMILIES=all is everything there is, for many hours; both resume.
 layers: $(READY)  ## the layer lab on both, over published benchmarks under DATA, into runs/lab
 	$(BIN)/saereason $(LAYERS) --out runs/lab/base
 	$(BIN)/saereason $(LAYERS) --adapter taught --out runs/lab/taught
