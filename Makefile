@@ -67,10 +67,10 @@ layers: $(READY)  ## the layer lab on both, over published benchmarks under DATA
 	$(BIN)/saereason $(LAYERS) --adapter taught --out runs/lab/taught
 
 test: $(READY)  ## the tests, but for the slow ones
-	$(OFFLINE) $(BIN)/python -m pytest -m "not slow"
+	$(OFFLINE) $(TESTS) -m "not slow"
 
 test-all: $(READY)  ## the slow tests, which `make test` leaves out
-	$(OFFLINE) $(BIN)/python -m pytest -m slow
+	$(OFFLINE) $(TESTS) -m slow
 
 check: $(READY)  ## formatting, lint, types, and the order of imports
 	$(BIN)/ruff format --check .

@@ -5,7 +5,7 @@
 The best 500 features of SmolLM2-135M-Instruct with Top-K SAEs at all 30 layers (1,152 features each, k 32, random
 weights: they fire in every text, so that no card is empty), searched over pairs of prompts, read in 200 plain texts.
 `megabytes` is the file's size (goal: 10), `first_paint_ms` the median over fresh pages in Chromium of the time until
-something of it shows (goal: 1,000), `card_ms` of that until the first feature's card with its contexts stands there,
+something of it shows (goal: 1,000), `card_ms` of that until the first feature's card with its contexts can be seen,
 and `sort_ms` the longest of several sorts of the list.
 """
 
@@ -23,7 +23,7 @@ from saereason.tasks import discovery_task
 from ._saes import random_sae
 
 ROUNDS = 5
-FIRST_PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+PAINTED = "performance.getEntriesByName('first-contentful-paint')"
 SORTED = """(button) => {
   const start = performance.now();
   button.click();
@@ -57,8 +57,9 @@ def opened(path: Path, chromium: str) -> dict[str, float]:
                 look = context.new_page()
                 look.goto(path.absolute().as_uri(), timeout=120_000)
                 look.wait_for_selector(".card .context", timeout=60_000)
+                look.wait_for_function(f"() => {PAINTED}.length", timeout=60_000)
                 cards.append(look.evaluate("performance.now()"))
-                paints.append(look.evaluate(FIRST_PAINT))
+                paints.append(look.evaluate(f"{PAINTED}[0].startTime"))
                 for button in look.locator("[role=columnheader] button").all():
                     sorts.append(button.evaluate(SORTED))
         browser.close()

@@ -115,10 +115,6 @@ def random_copy(model: Model, *, seed: int = 0) -> Model:
     return Model(hf, model.tokenizer, f"{model.name} with random weights")
 
 
-TIMES = 40
-"""Products that are timed in each precision; so many that a machine at work on something else gives the same answer."""
-
-
 @cache
 def fast_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the device multiplies it at least 1.5 times as fast as float32 (measured once), else float32."""
@@ -126,16 +122,22 @@ def fast_dtype(device: torch.device) -> torch.dtype:
         return torch.float32
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    hopeless = _bfloat16_over_float32(128, times=5) < 0.25  # some processors take 300 times as long: no more of that
+    return torch.bfloat16 if not hopeless and _bfloat16_over_float32(512, times=40) > 1.5 else torch.float32
+
+
+def _bfloat16_over_float32(size: int, times: int) -> float:
+    """How much faster the processor multiplies: the fastest of so many that other work hardly changes the answer."""
     from time import perf_counter
 
-    times: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(TIMES):
-        for dtype, spent in times.items():
-            a = torch.ones(512, 512, dtype=dtype)
+    spent: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(times):
+        for dtype, seconds in spent.items():
+            a = torch.ones(size, size, dtype=dtype)
             start = perf_counter()
             torch.mm(a, a)
-            spent.append(perf_counter() - start)
-    return torch.bfloat16 if min(times[torch.float32]) > 1.5 * min(times[torch.bfloat16]) else torch.float32
+            seconds.append(perf_counter() - start)
+    return min(spent[torch.float32]) / min(spent[torch.bfloat16])
 
 
 @cache

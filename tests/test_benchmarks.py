@@ -40,6 +40,7 @@ def measured(folder, tmp_path_factory):
     return figures("training", "--model", folder, "--out", out), out
 
 
+@pytest.mark.slow
 def test_training_reports_what_it_promises(measured):
     found, figure = measured
     assert {"over_default", "over_best", "ev_gap", "dead_gap", "memory_ratio"} <= found.keys()
@@ -50,6 +51,7 @@ def test_training_reports_what_it_promises(measured):
     assert "layers trained at once" in figure.read_text(encoding="utf8")
 
 
+@pytest.mark.slow
 def test_every_side_of_the_training_benchmark_learns_the_same(measured):
     found, _ = measured
     for outcome in found["outcomes"].values():

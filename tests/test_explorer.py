@@ -442,7 +442,6 @@ def test_the_page_asks_for_nothing_and_fits(opened):
     assert asked == [path.as_uri()] and not wrong
     assert look.evaluate("document.documentElement.scrollWidth") <= look.viewport_size["width"]
     assert look.evaluate("typeof hacked") == "undefined" and look.locator("img").count() == 0
-    assert look.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") < 5000
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
 """Training SAEs: the step against SAELens's own, the buffer, the loop, what is measured of the result."""
 
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -452,31 +452,26 @@ def test_ctrl_c_loses_nothing(model, tmp_path):
     assert torch.equal(again[1].W_enc, whole[1].W_enc) and seen[-1] == len(seen)
 
 
-TRAIN = """
-import os, sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from conftest import tiny_model
-from test_training import DESIGN, SMALL, rows_of
-from saereason import save_saes, train_saes
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["sae_lens", "transformers.models.llama.modeling_llama", "saereason.training.train"])
 
-def watch(log):
-    if log.tokens == {stop}:
-        os.kill(os.getpid(), 9)
 
-folder = Path({folder!r})
-saes = train_saes(
-    tiny_model(), rows_of(250), [1, 3], DESIGN, **SMALL,
-    checkpoint=folder / "state", checkpoint_every=320, progress=watch,
-)
-save_saes(saes, folder / "saes")
-"""
+def train_until(stop, folder):
+    """What a process does that kills itself after so many tokens."""
+
+    def watch(log):
+        if log.tokens == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    options = {**SMALL, "checkpoint": folder / "state", "checkpoint_every": 320, "progress": watch}
+    save_saes(train_saes(tiny_model(), rows_of(250), [1, 3], DESIGN, **options), folder / "saes")
 
 
 def run_training(folder, stop):
-    code = TRAIN.format(tests=str(Path(__file__).parent), folder=str(folder), stop=stop)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.run([sys.executable, "-c", code], check=False, env=environment).returncode
+    process = PROCESSES.Process(target=train_until, args=(stop, folder))
+    process.start()
+    process.join()
+    return process.exitcode
 
 
 @pytest.mark.slow
