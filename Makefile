@@ -10,6 +10,7 @@ READY := .venv/.ready
 BUILDING := .venv/.building
 USABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 WANDB_MODE=disabled OMP_WAIT_POLICY=passive
+TESTS := $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15  # more at once would need more memory
 
 # The first Python that really runs: a pyenv shim may be on the PATH without a Python behind it.
 ifeq ($(origin PYTHON),undefined)
