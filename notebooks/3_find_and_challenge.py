@@ -20,13 +20,11 @@ MODEL, ADAPTER, SAES, LAYERS = "smollm2-135m", "taught", "smollm2-135m", [19, 24
 N_DISCOVERY, N_CONFIRMATION, N_PLAIN, N_TOP, N_DRAWS, N_TOKENS = 48, 12, 40, 1, 10, 24
 
 # %%
-import warnings
 from pathlib import Path
 
 import saereason as sr
 from saereason.plots import plot_funnel
 
-warnings.filterwarnings("once", category=UserWarning)  # these SAEs were trained on the base, not on this model
 model = sr.load_model(MODEL, adapter=ADAPTER)
 saes = {layer: sae for layer, sae in sr.load_saes(SAES).items() if layer in LAYERS}
 run = sr.Run.open("runs/challenge")

@@ -20,15 +20,12 @@ MODEL, ADAPTER, SAES, LAYERS = "smollm2-135m", "taught", "smollm2-135m", [24]
 N_DISCOVERY, N_CONFIRMATION, N_TOKENS, SIZES = 48, 24, 64, [0.5, 1.0, 2.0, 4.0]
 
 # %%
-import warnings
-
 import saereason as sr
 from saereason.effects import Trial
 from saereason.plots import plot_dose
 from saereason.tasks import confirmation_task, discovery_task
 from saereason.training import plain_texts
 
-warnings.filterwarnings("once", category=UserWarning)  # these SAEs were trained on the base, not on this model
 model = sr.load_model(MODEL, adapter=ADAPTER)
 saes = {layer: sae for layer, sae in sr.load_saes(SAES).items() if layer in LAYERS}
 task = discovery_task(None, n=N_DISCOVERY)

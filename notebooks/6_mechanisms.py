@@ -20,13 +20,10 @@ MODEL, ADAPTER, SAES, LAYERS = "smollm2-135m", "taught", "smollm2-135m", [14, 19
 N, N_DISCOVERY, N_TOKENS = 16, 48, 64
 
 # %%
-import warnings
-
 import saereason as sr
 from saereason.plots import plot_overlaps
 from saereason.tasks import discovery_task, problems
 
-warnings.filterwarnings("once", category=UserWarning)  # these SAEs were trained on the base, not on this model
 model = sr.load_model(MODEL, adapter=ADAPTER)
 saes = {layer: sae for layer, sae in sr.load_saes(SAES).items() if layer in LAYERS}
 task = discovery_task(None, n=N_DISCOVERY)

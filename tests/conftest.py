@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from saereason.model import Model
+from saereason.saes.sae import warn_of_weights
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -129,6 +130,12 @@ def counting_behaviour(model):
         present=trial("confirmation", "Q"),
         instructed=trial("confirmation", "Q"),
     )
+
+
+@pytest.fixture(autouse=True)
+def warned_anew():
+    """What is told once a process is told once a test."""
+    warn_of_weights.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -241,8 +241,10 @@ def test_an_sae_of_other_weights_is_warned_of(model):
         warnings.simplefilter("error")
         check_saes(model, {2: sae})
     sae.cfg.metadata["model_hash"] = "0123456789abcdef"
-    with pytest.warns(UserWarning, match="the SAE at layer 2 was trained on weights 0123456789abcdef"):
+    with pytest.warns(UserWarning, match="the SAE at layer 2 was trained on weights 0123456789abcdef") as told:
         check_saes(model, {2: sae})
+        check_saes(model, {2: sae})
+    assert len(told) == 1
 
 
 def test_a_feature_that_is_not_there_is_named(saes):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -64,7 +65,7 @@ def layer_of(sae: SAE, name: str = "the SAE") -> int:
 
 
 def check_saes(model: Model, saes: Mapping[int, SAE]) -> None:
-    """Raises ValueError for SAEs that cannot serve this model; warns where they were trained on other weights."""
+    """Raises ValueError for SAEs that cannot serve this model; warns once of SAEs of other weights."""
     check_layers(model, list(saes))
     for layer, sae in saes.items():
         if layer_of(sae, f"the SAE at layer {layer}") != layer:
@@ -76,11 +77,17 @@ def check_saes(model: Model, saes: Mapping[int, SAE]) -> None:
             )
         made_for = getattr(sae.cfg.metadata, "model_hash", None)
         if made_for is not None and made_for != model.hash:
-            warnings.warn(
-                f"the SAE at layer {layer} was trained on weights {made_for} and {model.name} has {model.hash}: "
-                "its features may mean something else here.",
-                stacklevel=3,
-            )
+            warn_of_weights(layer, made_for, f"{model.name} has {model.hash}")
+
+
+@cache
+def warn_of_weights(layer: int, made_for: str, model_has: str) -> None:
+    """Once a process: everything that reads SAEs checks them, and a study does so a hundred times."""
+    warnings.warn(
+        f"the SAE at layer {layer} was trained on weights {made_for} and {model_has}: its features may mean something "
+        "else here.",
+        stacklevel=4,
+    )
 
 
 def check_in_units_of_resid(saes: Mapping[int, SAE]) -> None:
