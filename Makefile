@@ -82,13 +82,15 @@ check: $(READY)  ## formatting, lint, types, and the order of imports
 docs: $(READY)  ## the documentation, into docs/_build/html
 	$(OFFLINE) $(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
-NOTEBOOKS := $(patsubst notebooks/%.py,docs/_build/notebooks/%.ipynb,$(wildcard notebooks/*.py))
+NOTEBOOKS := $(patsubst %.py,%.ipynb,$(wildcard notebooks/*.py))
+SMALL := --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False \
+	--ClearMetadataPreprocessor.preserve_nb_metadata_mask=kernelspec
 
-notebooks: $(NOTEBOOKS)  ## run the notebooks, into docs/_build/notebooks
+notebooks: $(NOTEBOOKS)  ## run the notebooks that changed, without the states of their widgets
 
-docs/_build/notebooks/%.ipynb: notebooks/%.py $(READY)
-	@mkdir -p $(@D)
-	$(OFFLINE) $(BIN)/jupytext --to ipynb --set-kernel python3 --run-path . --execute --output $@ $<
+notebooks/%.ipynb: notebooks/%.py $(READY)
+	$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupytext --to ipynb --set-kernel python3 --run-path . --execute --output $@ $<
+	$(BIN)/jupyter nbconvert --to notebook --inplace $(SMALL) $@
 
 bench: $(READY)  ## run every program in benchmarks/
 	@set -e; for name in $(filter-out _%,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))); do \

@@ -28,8 +28,8 @@ def replicates(bench: Bench, candidate: Candidate) -> Rung:
     found = bench.confirmation
     columns = np.array([found.column(feature) for feature in bench.features])
     p = found.block.max_t(columns, seed=bench.seed)[bench.features.index(candidate.feature)]
-    rung = _rung(2, found, candidate, float(p), f"of {len(columns)} candidates, on new prompts", bench)
-    return _beside(rung, bench, candidate)
+    family = f"of {len(columns)} candidate{'s' * (len(columns) > 1)}, on new prompts"
+    return _beside(_rung(2, found, candidate, float(p), family, bench), bench, candidate)
 
 
 def _beside(rung: Rung, bench: Bench, candidate: Candidate) -> Rung:

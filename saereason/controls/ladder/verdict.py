@@ -55,7 +55,8 @@ class Verdict:
                 if (numbers := [str(r.number) for r in self.rungs if r.number > stop.number and r.passed is passed])
             )
             told += f"; above, it {above}" * bool(above)
-        tried = f"{self.n_candidates} candidates of {self.n_features:,} features, {self.n_sizes} sizes each"
+        of = f"candidate{'s' * (self.n_candidates > 1)} of {self.n_features:,} features"
+        tried = f"{self.n_candidates} {of}, {self.n_sizes} sizes each"
         return f"{self.feature} as {self.behaviour}: {told}; {tried}."
 
 
