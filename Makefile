@@ -88,7 +88,7 @@ SMALL := --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.cl
 
 notebooks: $(NOTEBOOKS)  ## run the notebooks that changed, without the states of their widgets
 
-notebooks/%.ipynb: notebooks/%.py $(READY)
+notebooks/%.ipynb: notebooks/%.py | $(READY)
 	$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupytext --to ipynb --set-kernel python3 --run-path . --execute --output $@ $<
 	$(BIN)/jupyter nbconvert --to notebook --inplace $(SMALL) $@
 
