@@ -78,6 +78,8 @@ plot_funnel(verdicts, {"studentised difference": candidates})
 # ## What is each feature?
 # The explorer: a list, a card of each with what it reads and writes, its verdict and a bench to steer it on. What is
 # chosen in it is `explorer.selected`.
+#
+# ![The explorer with this notebook's features](../docs/images/explorer.png)
 
 # %%
 explorer = sr.explore(model, saes, table, verdicts=verdicts, block=block, run=run)
