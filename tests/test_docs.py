@@ -41,7 +41,6 @@ SMALLER = {
         "n_discovery=96": "n_rehearsal=2, n_plain=12, max_new_tokens=4, n_discovery=8",
         "n_confirmation=60": "n_confirmation=4",
         "top(2,": "top(1,",
-        'run=sr.Run.open("runs/challenge"))': 'run=sr.Run.open("runs/challenge"), n_draws=1)',
         "sums_model(seed=101)": "sums_model(seed=101, n_steps=20)",
         "sums_saes(adder, seed=101)": "sums_saes(adder, seed=101, n_rows=4000)",
     },
