@@ -89,8 +89,10 @@ SMALL := --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.cl
 notebooks: $(NOTEBOOKS)  ## run the notebooks that changed, without the states of their widgets
 
 notebooks/%.ipynb: notebooks/%.py | $(READY)
-	$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupytext --to ipynb --set-kernel python3 --run-path . --execute --output $@ $<
-	$(BIN)/jupyter nbconvert --to notebook --inplace $(SMALL) $@
+	@mkdir -p docs/_build
+	$(OFFLINE) PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/jupytext --to ipynb --set-kernel python3 --run-path . --execute --output docs/_build/$(@F) $<
+	$(BIN)/jupyter nbconvert --to notebook --inplace $(SMALL) docs/_build/$(@F)
+	@mv docs/_build/$(@F) $@
 
 bench: $(READY)  ## run every program in benchmarks/
 	@set -e; for name in $(filter-out _%,$(patsubst benchmarks/%.py,%,$(wildcard benchmarks/*.py))); do \

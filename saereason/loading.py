@@ -232,8 +232,11 @@ def _converted(gguf: Path) -> Path:
             hf.save_pretrained(partial)
             AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(partial)
         partial.chmod(0o755)
-        if not folder.is_dir():  # another process may have been faster
+        try:
             partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
     except (struct.error, ValueError, IndexError, KeyError) as error:
         raise ValueError(f"the GGUF file {gguf} is damaged or of an unknown kind ({error}); fetch it again.") from error
     finally:

@@ -1,7 +1,6 @@
 """Does an SAE belong to this model, this layer and this way of beginning a text?"""
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from . import hooks
 from .model import Model, pad
 from .quality import Sums, observe, scored
-from .saes import SAE, check_saes
+from .saes import SAE, check_serving
 from .training import Framing, plain_rows, plain_texts
 
 ROWS_A_PASS = 16
@@ -55,9 +54,7 @@ def preflight(
     most); the first token of each is left out. Raises ValueError for an SAE that cannot serve, and with `strict` for
     one that does not fit.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of other weights, which is a note here
-        check_saes(model, saes)
+    check_serving(model, saes)  # other weights are a note here
     rows = _sample(model) if rows is None else [row for row in rows if len(row)]
     if sum(len(row) - 1 for row in rows) < 2:
         raise ValueError(f"{len(rows)} rows have no tokens to measure (the first of each is left out); give more text.")

@@ -9,6 +9,7 @@ from conftest import tiny_model, tiny_sae, tiny_tokenizer
 
 from saereason import Design, evaluate_saes, load_saes, preflight, random_copy, save_saes, train_saes
 from saereason.model import Model
+from saereason.saes import check_saes
 from saereason.training.texts import plain_rows, plain_texts
 
 
@@ -113,6 +114,8 @@ def test_weights_that_differ_a_little_are_a_note_and_no_warning(trained):
     for fit in fits:
         assert fit.fits and fit.notes[0].startswith("It was trained on weights")
         assert taught.hash in fit.notes[0] and trained[fit.layer].cfg.metadata.model_hash in fit.notes[0]
+    with pytest.warns(UserWarning, match="was trained on weights"):  # a note is not the warning of what comes after
+        check_saes(taught, trained)
 
 
 def test_a_figure_that_is_somewhat_off_is_a_note_with_both_numbers(model, trained):

@@ -470,7 +470,7 @@ def train_until(stop, folder):
 def run_training(folder, stop):
     process = PROCESSES.Process(target=train_until, args=(stop, folder))
     process.start()
-    process.join()
+    process.join(300)
     return process.exitcode
 
 

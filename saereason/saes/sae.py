@@ -66,6 +66,15 @@ def layer_of(sae: SAE, name: str = "the SAE") -> int:
 
 def check_saes(model: Model, saes: Mapping[int, SAE]) -> None:
     """Raises ValueError for SAEs that cannot serve this model; warns once of SAEs of other weights."""
+    check_serving(model, saes)
+    for layer, sae in saes.items():
+        made_for = getattr(sae.cfg.metadata, "model_hash", None)
+        if made_for is not None and made_for != model.hash:
+            warn_of_weights(layer, made_for, f"{model.name} has {model.hash}")
+
+
+def check_serving(model: Model, saes: Mapping[int, SAE]) -> None:
+    """Raises ValueError for SAEs that cannot serve this model."""
     check_layers(model, list(saes))
     for layer, sae in saes.items():
         if layer_of(sae, f"the SAE at layer {layer}") != layer:
@@ -75,9 +84,6 @@ def check_saes(model: Model, saes: Mapping[int, SAE]) -> None:
                 f"the SAE at layer {layer} is for d_model {sae.W_dec.shape[1]} and {model.name} has {model.d_model}; "
                 "it belongs to another model."
             )
-        made_for = getattr(sae.cfg.metadata, "model_hash", None)
-        if made_for is not None and made_for != model.hash:
-            warn_of_weights(layer, made_for, f"{model.name} has {model.hash}")
 
 
 @cache
