@@ -40,9 +40,9 @@ def passes(
 ) -> Iterator[tuple[Scores, list[Row]]]:
     """Pass by pass, what may come next after each of some rows, and these rows; at most so many passes for each row.
 
-    Whoever takes them appends a token to each row, or finishes it. With `prefixes`, where caches of different lengths
-    cannot be joined, and where a row's states depend on the longest of its batch, all rows of a batch end before the
-    next one begins.
+    Whoever takes them appends a token to each row, or finishes it. Rows that begin alike are read once, where no edit
+    is in force. With `prefixes`, where caches of different lengths cannot be joined, and where a row's states depend on
+    the longest of its batch, all rows of a batch end before the next one begins.
     """
     waiting, going = list(rows), None
     joins = prefixes is None and len(waiting) > batch_size and not _depends_on_the_longest(model)
@@ -52,15 +52,36 @@ def passes(
             now, waiting, aside = _opened(model, waiting[:room]), waiting[room:], going
         else:
             now, aside = going, None
-        lengths, places = torch.tensor([[len(row.prompt), row.n] for row in now.rows]).T
-        with hooks.prompts(lengths, places, now.batch.tokens):
-            cache = now.cache
-            if cache is None and use_cache and prefixes is not None:
-                cache = prefixes.of(model, now.batch)
-            out = hooks.run(model, now.batch, cache, use_cache=use_cache, logits_to_keep=1)
-        yield out.logits[:, -1], now.rows
-        left = _gone_on(now, out.past_key_values if use_cache else None, most, model.pad_token)
+        if now.cache is None and use_cache and prefixes is None and not hooks.in_force():
+            scores, cache = _read_once(model, now.rows)
+        else:
+            scores, cache = _passed(model, now, use_cache, prefixes)
+        yield scores, now.rows
+        left = _gone_on(now, cache, most, model.pad_token)
         going = _joined(aside, left, model.pad_token)
+
+
+def _passed(model: Model, now: Together, use_cache: bool, prefixes: Prefixes | None) -> tuple[Scores, Any]:
+    lengths, places = torch.tensor([[len(row.prompt), row.n] for row in now.rows]).T
+    with hooks.prompts(lengths, places, now.batch.tokens):
+        cache = now.cache
+        if cache is None and use_cache and prefixes is not None:
+            cache = prefixes.of(model, now.batch)
+        out = hooks.run(model, now.batch, cache, use_cache=use_cache, logits_to_keep=1)
+    return out.logits[:, -1], out.past_key_values if use_cache else None
+
+
+def _read_once(model: Model, rows: Sequence[Row]) -> tuple[Scores, Any]:
+    """Of rows that begin alike, as samples of one prompt do, only one is run."""
+    places: dict[tuple[int, ...], int] = {}
+    of = [places.setdefault((*row.prompt, *row.opening), len(places)) for row in rows]
+    batch = pad([list(text) for text in places], pad_token=model.pad_token, device=model.device)
+    out = hooks.run(model, batch, use_cache=True, logits_to_keep=1)
+    if len(places) == len(rows):
+        return out.logits[:, -1], out.past_key_values
+    these = torch.tensor(of, device=batch.tokens.device)
+    out.past_key_values.batch_select_indices(these)
+    return out.logits[these, -1], out.past_key_values
 
 
 def _opened(model: Model, rows: list[Row]) -> Together:

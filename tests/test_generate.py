@@ -253,8 +253,9 @@ def test_rows_that_have_ended_leave_the_batch_and_the_rest_write_on_as_before(an
     watch.remove()
     lasting = [min([n for n, token in enumerate(row) if token in ends], default=len(row)) for row in endless.tokens]
     assert wrote.tokens == tuple(row[:n] for row, n in zip(endless.tokens, lasting, strict=True))
-    assert shapes == [sum(n >= step for n in lasting) for step in range(min(max(lasting) + 1, 24))]
-    assert shapes[0] == 12 > shapes[-1]
+    going = [sum(n >= step for n in lasting) for step in range(min(max(lasting) + 1, 24))]
+    assert shapes == ([len(prompts), *going[1:]] if use_cache else going), "copies of a prompt are read once"
+    assert 12 in shapes and shapes[-1] < 12
 
 
 def test_answers_come_in_the_order_of_the_prompts_with_progress(model, prompts):
@@ -282,6 +283,23 @@ def test_gumbel_max_draws_from_the_softmax(temperature):
         expected = draws * (logits / temperature).softmax(-1)
         assert counts[4] == 0
         assert ((counts - expected)[:4].square() / expected[:4]).sum() < 16.3  # 3 degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_samples_of_one_prompt_read_it_once(any_model, monkeypatch, edited):
+    """Three prompts, four samples each: what each writes is what it is alone; an edit may differ by row."""
+    many, opened, run = [*MANY[:3]] * 4, [], hooks.run
+
+    def counted(model, batch, cache=None, **options):
+        opened.extend([len(batch.tokens)] if cache is None else [])
+        return run(model, batch, cache, **options)
+
+    with steered(any_model, SAES, *([replace(EDIT, when=Generated())] if edited else [])):
+        alone = generate(any_model, many, max_new_tokens=12, temperature=2.0, batch_size=1)
+        monkeypatch.setattr(hooks, "run", counted)
+        wrote = generate(any_model, many, max_new_tokens=12, temperature=2.0, batch_size=12)
+    assert (wrote.tokens, wrote.finished) == (alone.tokens, alone.finished)
+    assert opened == [12 if edited else 3] and len(set(wrote.tokens)) > 6
 
 
 def test_a_low_temperature_is_greedy(model, prompts):

@@ -161,9 +161,10 @@ def layers(folder, *options):
 
 def test_the_command_tells_how_long_and_then_what(folder):
     told = layers(folder, "--dry-run", "--operators", "all")
-    assert told.exit_code == 0 and "7 operators: about" in told.output and not (folder / "out").exists()
+    assert told.exit_code == 0 and "7 operators and features, patching, probes" in told.output
+    assert not (folder / "out").exists()
     on_features = layers(folder, "--dry-run", "--operators", "all", "--saes", folder / "saes")
-    assert "12 operators: about" in on_features.output, "with the splice, and four on features"
+    assert "12 operators and" in on_features.output, "with the splice, and four on features"
     result = layers(folder, "--operators", "all", "--saes", folder / "saes")
     assert result.exit_code == 0, result.output
     assert "Families: word problems (12), capital (12), plain text (3)." in result.output
@@ -189,7 +190,7 @@ def test_the_command_tells_how_long_and_then_what(folder):
     ("options", "sentence"),
     [
         (["--operators", "skip block, some"], "'some' is none of skip block, skip block by gradient, block × 0.5"),
-        (["--families", "some"], "--data"),
+        (["--families", "some"], "families without --data, a folder of others, are 'some'"),
         (["--families", "all"], "--data"),
         (["--n", 1], "n is 1"),
     ],
@@ -211,6 +212,18 @@ def test_a_curve_of_no_kind_makes_no_lab(model, tmp_path):
 def test_operators_are_asked_for_by_name(folder):
     result = layers(folder, "--dry-run", "--operators", "skip MLP, skip block by gradient")
     assert result.exit_code == 0 and "2 operators: about" in result.output
+
+
+def test_what_is_beside_the_operators_is_asked_for_by_name(folder, tmp_path):
+    """Without any operator, too."""
+    told = layers(folder, "--dry-run", "--operators", "patching, skip MLP,probes")
+    assert "1 operators and patching, probes: about" in told.output
+    result = layers(folder, "--operators", "graded answers", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "0 operators and graded answers: about" in result.output
+    assert set(pd.read_parquet(tmp_path / "curves.parquet")["operator"]) == {"skip block, graded answers"}
+    page = (tmp_path / "report.html").read_text(encoding="utf8")
+    assert "Answers that are none, with a block skipped" in page and "What a probe reads" not in page
 
 
 def test_families_are_asked_for_by_name(folder, tmp_path):

@@ -28,6 +28,7 @@ from saereason import (
 from saereason.examples import Examples
 from saereason.model import pad
 from saereason.search import Block, Moments, moments
+from saereason.search.pooled import AT_LEAST
 from saereason.search.scores import auroc, cohens_d, welch_t
 from saereason.stats import max_t_groups, mean_interval, studentised
 
@@ -159,11 +160,11 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path, model, topk_saes):
     held = []
 
     def weigh(done, total):
-        assert total == 400
-        if done in (264, 392):  # a batch after 256 tokens were encoded, and after 384
+        assert total == 800
+        if done in (2 * AT_LEAST + 8, 3 * AT_LEAST + 8):  # a batch after so many tokens were encoded
             held.append(sum(t.nbytes for t in gc.get_objects() if issubclass(type(t), torch.Tensor)))
 
-    examples = Examples.pair(model, ["Tom has 3 apples."] * 200, ["Tom has no apples"] * 200)
+    examples = Examples.pair(model, ["Tom has 3 apples."] * 400, ["Tom has no apples"] * 400)
     search(model, topk_saes, examples, block=tmp_path / "block", batch_size=8, progress=weigh)
     assert len(held) == 2 and held[1] <= held[0] * 1.01
 

@@ -34,7 +34,8 @@ def layers(
     operators: Annotated[
         str,
         typer.Option(
-            help="`default` (skip, gradient), `all` (and all other parts), or names of operators with commas between.",
+            help="`default` (skip, gradient), `all`, or names with commas between, of operators and of what there is "
+            "beside them (graded answers, patching, ...).",
             autocompletion=one_of(CHOICES),
         ),
     ] = "default",
@@ -77,26 +78,29 @@ def layers(
         own = load_task(task) if task is not None else None
         asked = lab.subjects_of(lm, texts, n, families, task=own, data=data, seed=seed)
         able = lab.battery(lm, loaded, texts, operators)
-        sizes = lab.Sizes() if operators == "all" else None
-        show(_told(lm, loaded, asked, able, sizes))
+        parts = lab.parts_of(operators)
+        show(_told(lm, loaded, asked, able, parts))
         if dry_run:
             return
-        found = _found(lm, loaded, asked, able, sizes, texts=texts, folder=folder, seed=seed)
+        found = _found(lm, loaded, asked, able, parts, texts=texts, folder=folder, seed=seed)
         sentences, report = lab.sentences(found), folder / "report.html"
         table = Rows(lab.FINDING_HEADER, lab.finding_rows(found), f"{len(asked)} families")
         whole = {"sentences": sentences, "findings": finding_table(found), "report": report}
         show(whole, table, *(f"- {sentence}" for sentence in sentences), report)
 
 
-def _told(lm: Any, loaded: Mapping[int, Any], asked: Sequence[Any], able: Sequence[Any], sizes: Any) -> dict[str, Any]:
+def _told(
+    lm: Any, loaded: Mapping[int, Any], asked: Sequence[Any], able: Sequence[Any], parts: Sequence[str]
+) -> dict[str, Any]:
     """What is going to be done, and about how long that takes; said at once."""
     from saereason.study import lab
 
     counts = {subject.name: len(subject.family.metric) for subject in asked}
     out.print(f"Families: {', '.join(f'{name} ({n})' for name, n in counts.items())}.", markup=False, highlight=False)
-    minutes = lab.estimate(lm, loaded, asked, able, sizes) / 60
-    operators = len(able) + (lab.FEATURE_OPERATORS if sizes is not None and loaded else 0)
-    out.print(f"{operators} operators: about {minutes:.1f} minutes.", highlight=False)
+    minutes = lab.estimate(lm, loaded, asked, able, parts) / 60
+    operators = len(able) + (lab.FEATURE_OPERATORS if lab.FEATURES in parts and loaded else 0)
+    beside = f" and {', '.join(parts)}" if parts else ""
+    out.print(f"{operators} operators{beside}: about {minutes:.1f} minutes.", markup=False, highlight=False)
     return {"families": counts, "operators": operators, "minutes": minutes}
 
 
@@ -105,7 +109,7 @@ def _found(
     loaded: Mapping[int, Any],
     asked: Sequence[Any],
     able: Sequence[Any],
-    sizes: Any,
+    parts: Sequence[str],
     *,
     texts: Sequence[str],
     folder: Path,
@@ -118,14 +122,14 @@ def _found(
     with claimed(folder), steps() as bars:
         run = Run.open(folder)
         run.write_manifest(command=sys.argv, model=lm.hash, families=[subject.name for subject in asked])
-        more = lab.feature_operators(lm, loaded, texts, bars, seed=seed) if sizes is not None else []
-        return lab.run_lab(lm, loaded, asked, [*able, *more], run, bars, sizes)
+        more = lab.feature_operators(lm, loaded, texts, bars, seed=seed) if lab.FEATURES in parts else []
+        return lab.run_lab(lm, loaded, asked, [*able, *more], run, bars, parts)
 
 
 def _check(families: str, data: Path | None, n: int) -> None:
-    if families != "default" and data is None:
+    if families == "all" and data is None:
         raise ValueError(
-            f"families are {families!r}, of which the published ones are read from files, and --data names no folder; "
+            "families are 'all', of which the published ones are read from files, and --data names no folder; "
             "give one, or `--families default`."
         )
     if n < 2:

@@ -18,7 +18,7 @@ Pool = Literal["mean", "max"]
 """Over the scored tokens of one prompt and label."""
 
 
-AT_LEAST = 128
+AT_LEAST = 256
 """Tokens that are encoded at once where there are as many: reading the encoders' weights is most of what few cost."""
 
 

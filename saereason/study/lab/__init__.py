@@ -3,11 +3,13 @@
 from .lab import Lab, conclude, estimate, run_lab
 from .page import FINDING_HEADER, finding_rows, page, sentences
 from .parts import Parts, feature_operators
-from .subjects import FEATURE_OPERATORS, Sizes, Subject, battery, named, subjects_of
+from .subjects import FEATURE_OPERATORS, FEATURES, PARTS, Sizes, Subject, battery, named, parts_of, subjects_of
 
 __all__ = [
+    "FEATURES",
     "FEATURE_OPERATORS",
     "FINDING_HEADER",
+    "PARTS",
     "Lab",
     "Parts",
     "Sizes",
@@ -19,6 +21,7 @@ __all__ = [
     "finding_rows",
     "named",
     "page",
+    "parts_of",
     "run_lab",
     "sentences",
     "subjects_of",

@@ -27,9 +27,9 @@ from saereason.saes import SAE
 
 from .pair import Alike, alike
 from .parts import Parts, measure_parts, over_matched
-from .subjects import Sizes, Subject, feature_passes, n_tokens, passes_of, seconds_a_token, seconds_a_word, seconds_of
+from .subjects import FEATURES, Pace, Sizes, Subject, feature_passes, n_tokens, passes_of, seconds_a_token, seconds_of
 
-NO_PARTS = Parts()
+NO_PARTS, SIZES = Parts(), Sizes()
 ALPHA = 0.05
 """Largest p at which an operator counts as showing something of kinds."""
 
@@ -91,19 +91,18 @@ def estimate(
     saes: Mapping[int, SAE],
     subjects: Sequence[Subject],
     operators: Sequence[Operator],
-    sizes: Sizes | None = None,
+    parts: Sequence[str] = (),
+    sizes: Sizes = SIZES,
 ) -> float:
     """About how many seconds the lab takes, by a clean pass over a batch and a short answer where any are written.
 
-    With sizes, of all parts and of operators on features too, which need not be there yet.
+    Operators on features, a part, need not be there yet.
     """
     families = [subject.family for subject in subjects]
     a_token = seconds_a_token(model, families[0])
-    passes = passes_of(model, saes, operators) + (0 if sizes is None else feature_passes(model, saes))
+    passes = passes_of(model, saes, operators) + (feature_passes(model, saes) if FEATURES in parts else 0)
     found = a_token * sum(map(n_tokens, families)) * passes
-    if sizes is not None:
-        found += seconds_of(model, subjects, sizes, a_token, seconds_a_word(model, families[0]))
-    return found
+    return found + (seconds_of(subjects, parts, sizes, Pace.of(model, subjects, a_token)) if parts else 0)
 
 
 def run_lab(
@@ -113,9 +112,10 @@ def run_lab(
     operators: Sequence[Operator],
     run: Run,
     bars: Steps,
-    sizes: Sizes | None = None,
+    parts: Sequence[str] = (),
+    sizes: Sizes = SIZES,
 ) -> Lab:
-    """The battery, the logit lens and, with sizes, all other parts; what they say, as tables and as `report.html`.
+    """The battery, the logit lens and the parts asked for; what they say, as tables and as `report.html`.
 
     Raises ValueError without a reasoning and a knowledge family.
     """
@@ -134,8 +134,8 @@ def run_lab(
         for n, family in enumerate(families):
             depths.append(answer_depths(model, family, run=run))
             show(n + 1, len(families))
-    parts = NO_PARTS if sizes is None else measure_parts(model, subjects, sizes, run, bars)
-    lab = conclude([*curves, *over_matched(curves), *parts.curves], depths, families, parts)
+    beside = measure_parts(model, subjects, parts, sizes, run, bars)
+    lab = conclude([*curves, *over_matched(curves), *beside.curves], depths, families, beside)
     write_lab(run.folder, model, lab)
     return lab
 
@@ -160,7 +160,7 @@ def conclude(
 
 
 def _alike(curves: Sequence[Curve], families: Sequence[Family]) -> Alike | None:
-    of = {curve.family: curve for curve in curves if curve.operator == curves[0].operator}
+    of = {curve.family: curve for curve in curves if curve.operator == curves[0].operator}  # none, of no curves
     sides = [
         next(((f, of[f.name]) for f in families if f.kind == kind and f.name in of), None)
         for kind in ("reasoning", "knowledge")

@@ -44,9 +44,9 @@ from saereason.stats import Estimate, mean_interval
 from saereason.steering import Divergence
 from saereason.tasks import confirmation_task, discovery_task
 
-from .subjects import MAPPED, Sizes, Subject
+from .subjects import GRADED, MAPPED, PATCHING, PROBES, SIMILAR, STEPS, THOUGHT, Sizes, Subject
 
-FEATURES, SEARCHED, BUDGET_TEXTS = 5, 64, 24
+N_FEATURES, SEARCHED, BUDGET_TEXTS = 5, 64, 24
 """Candidate features a layer, problems that they are searched on, and texts that their KL is measured over."""
 
 WORDINGS = {
@@ -89,7 +89,7 @@ class Parts:
 
 
 def feature_operators(
-    model: Model, saes: Mapping[int, SAE], texts: Sequence[str], bars: Steps, *, n: int = FEATURES, seed: int = 0
+    model: Model, saes: Mapping[int, SAE], texts: Sequence[str], bars: Steps, *, n: int = N_FEATURES, seed: int = 0
 ) -> list[Operator]:
     """The features of each layer that go most with CoT mode, taken out and put in at one KL, and as many that match."""
     if not saes:
@@ -118,25 +118,30 @@ def over_matched(curves: Sequence[Curve]) -> list[Curve]:
     return found
 
 
-def measure_parts(model: Model, subjects: Sequence[Subject], sizes: Sizes, run: Run, bars: Steps) -> Parts:
-    """All parts, for every family that they can serve; what the run holds is not done again."""
+def measure_parts(
+    model: Model, subjects: Sequence[Subject], parts: Sequence[str], sizes: Sizes, run: Run, bars: Steps
+) -> Parts:
+    """The parts asked for, for every family that they can serve; what the run holds is not done again."""
     left_out: list[str] = []
     asked = [subject for subject in subjects if subject.task is not None]
-    with bars.step("patching") as show:
-        patched = _each(asked, lambda s: _patched(model, s, sizes.patched, run), show, left_out)
-    with bars.step("probes") as show:
-        read = _each(asked, lambda s: probed(model, s.family, answer_place(s.family), run=run), show, left_out)
-    with bars.step("results step by step") as show:
-        stepwise = [subject for subject in asked if _has_steps(subject)]
-        steps = _each(stepwise, lambda s: step_map(model, s.family, n_steps=MAPPED, run=run), show, left_out)
-    with bars.step("graded answers with each block skipped") as show:
-        written = _each(asked, lambda s: _graded(model, s, sizes, run), show, left_out)
-    with bars.step("fast and slow") as show:
-        reasons = [subject for subject in asked if subject.family.kind == "reasoning"]
-        thought = _each(reasons, lambda s: _thought(model, s, sizes, run), show, left_out)
-    with bars.step("states under fast and slow prompts") as show:
-        similar = _similar(model, sizes.compared)
-        show(1, 1)
+    stepwise = [subject for subject in asked if _has_steps(subject)]
+    reasons = [subject for subject in asked if subject.family.kind == "reasoning"]
+
+    def of(part: str, served: Sequence[Subject], do: Callable[[Subject], T]) -> list[T]:
+        if part not in parts:
+            return []
+        with bars.step(part) as show:
+            return _each(served, do, show, left_out)
+
+    patched = of(PATCHING, asked, lambda s: _patched(model, s, sizes.patched, run))
+    read = of(PROBES, asked, lambda s: probed(model, s.family, answer_place(s.family), run=run))
+    steps = of(STEPS, stepwise, lambda s: step_map(model, s.family, n_steps=MAPPED, run=run))
+    written = of(GRADED, asked, lambda s: _graded(model, s, sizes, run))
+    thought = of(THOUGHT, reasons, lambda s: _thought(model, s, sizes, run))
+    similar: tuple[Similarity, ...] = ()
+    if SIMILAR in parts:
+        with bars.step(SIMILAR):
+            similar = _similar(model, sizes.compared)
     curves = (*(found.arrival() for found in patched), *(found.curve for found in written))
     return Parts(
         curves, tuple(patched), tuple(read), tuple(steps), tuple(written), tuple(thought), similar, tuple(left_out)

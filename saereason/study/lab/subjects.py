@@ -52,6 +52,11 @@ WRITTEN = (2, 8)
 FEATURE_OPERATORS = 4
 """Candidate and matched features, without and with."""
 
+FEATURES, PATCHING, PROBES, STEPS = "features", "patching", "probes", "steps"
+GRADED, THOUGHT, SIMILAR = "graded answers", "fast and slow", "similar states"
+PARTS = (FEATURES, PATCHING, PROBES, STEPS, GRADED, THOUGHT, SIMILAR)
+"""What there is beside the operators, and can be asked for as they can."""
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -67,7 +72,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much of each part; 0 leaves it out."""
+    """How much of each part."""
 
     patched: int = 60
     """Pairs of texts a family."""
@@ -91,21 +96,30 @@ class Sizes:
 N = TypeVar("N", Subject, Operator)
 
 
-def named(names: str, there: Sequence[N], what: str) -> list[N]:
-    """Those that are asked for by name, with commas between. Raises ValueError for a name that none of them has."""
-    asked = [name.strip() for name in names.split(",")]
-    if unknown := [name for name in asked if name not in {each.name for each in there}]:
+def named(names: str, there: Sequence[N], what: str, *, others: Sequence[str] = ()) -> list[N]:
+    """Those that are asked for by name, with commas between; names of others may be among them.
+
+    Raises ValueError for a name that none has.
+    """
+    asked, known = [name.strip() for name in names.split(",")], (*(each.name for each in there), *others)
+    if unknown := [name for name in asked if name not in known]:
         raise ValueError(
-            f"{what} are {names!r}; {unknown[0]!r} is none of {', '.join(each.name for each in there)}. "
+            f"{what} are {names!r}; {unknown[0]!r} is none of {', '.join(known)}. "
             "Give `default`, `all`, or some of these with commas between."
         )
     return [each for each in there if each.name in asked]
 
 
+def parts_of(which: str) -> tuple[str, ...]:
+    """Of the parts, those among names of operators and parts with commas between; for `all` all, for `default` none."""
+    asked = PARTS if which == ALL else [name.strip() for name in which.split(",")]
+    return tuple(name for name in PARTS if name in asked)
+
+
 def battery(model: Model, saes: Mapping[int, SAE], texts: Sequence[str], which: str = DEFAULT) -> list[Operator]:
     """Skipping each block, and its gradient; or `all` operators, one with means over some of the texts; or some of all.
 
-    Raises ValueError as `named` does.
+    Names of parts may stand among theirs. Raises ValueError as `named` does.
     """
     found: list[Operator] = [SkipBlock(), SkipByGradient()]
     if which == DEFAULT:
@@ -113,7 +127,7 @@ def battery(model: Model, saes: Mapping[int, SAE], texts: Sequence[str], which: 
     mean = MeanOfBlock.of(model, texts[-MEAN_TEXTS:])
     found += [SkipBlock(0.5), SkipBlock(1.5), mean, SkipPart("attention"), SkipPart("MLP")]
     found += [SpliceSAE()] if saes else []
-    return found if which == ALL else named(which, found, "operators")
+    return found if which == ALL else named(which, found, "operators", others=PARTS)
 
 
 def subjects_of(
@@ -137,7 +151,7 @@ def subjects_of(
         tasks = [first, *facts, *(published_tasks(model, data, n, seed=seed) if data is not None else [])]
     asked = [Subject(family_of(model, each), each) for each in tasks]
     if which not in (DEFAULT, ALL):
-        asked = named(which, asked, "families")
+        asked = named(which, asked, "families" if data is not None else "families without --data, a folder of others,")
     return [*asked, Subject(plain_family(model, texts[: max(2, n // 4)]), None)]
 
 
@@ -190,23 +204,40 @@ def seconds_a_probe(model: Model, n: int) -> float:
     return 2 * model.n_layers * (perf_counter() - start)
 
 
-def seconds_of(model: Model, subjects: Sequence[Subject], sizes: Sizes, per_token: float, per_written: float) -> float:
-    """About how long the parts take, from the seconds of a token that is read and of one that is written."""
-    n_items = max(len(subject.family.metric) for subject in subjects)
-    a_probe = seconds_a_probe(model, n_items) / n_items
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of a token that is read and of one that is written, of an item's probes, and passes of an operator."""
+
+    read: float
+    written: float
+    probe: float
+    layers: int
+
+    @classmethod
+    def of(cls, model: Model, subjects: Sequence[Subject], per_token: float) -> "Pace":
+        n_items = max(len(subject.family.metric) for subject in subjects)
+        probe = seconds_a_probe(model, n_items) / n_items
+        return cls(per_token, seconds_a_word(model, subjects[0].family), probe, model.n_layers)
+
+
+def seconds_of(subjects: Sequence[Subject], parts: Sequence[str], sizes: Sizes, pace: Pace) -> float:
+    """About how long the parts take."""
     asked = [subject for subject in subjects if subject.task is not None]
-    half = (model.n_layers + 1) / 2
-    found = 0.0
-    for subject in asked:
-        n = len(subject.family.metric)
-        read = per_token * n_tokens(subject.family) / n
-        found += read * min(n, sizes.patched) * (2 + 2 * len(POSITIONS) * half / 2)
-        found += a_probe * n
-        steps = min(MAPPED, max(len(results_of(item)) for item in subject.family.metric.items))
-        if steps > 1:
-            found += steps * n * (read * (1 + half) + (steps + 1) * a_probe)
-        longest = sizes.tokens if subject.family.kind == "reasoning" else sizes.short
-        found += (model.n_layers + 1) * min(n, sizes.graded) * (read + per_written * longest)
-        if subject.family.kind == "reasoning":
-            found += min(n, sizes.thought) * (2 * read + per_written * (sizes.tokens + sizes.short))
-    return found
+    return sum(_seconds(subject, sizes, pace).get(part, 0.0) for subject in asked for part in parts)
+
+
+def _seconds(subject: Subject, sizes: Sizes, pace: Pace) -> dict[str, float]:
+    """Of each part, for one family."""
+    n, half = len(subject.family.metric), (pace.layers + 1) / 2
+    reasons = subject.family.kind == "reasoning"
+    read = pace.read * n_tokens(subject.family) / n
+    steps = min(MAPPED, max(len(results_of(item)) for item in subject.family.metric.items))
+    longest = sizes.tokens if reasons else sizes.short
+    written = pace.written * (sizes.tokens + sizes.short)
+    return {
+        PATCHING: read * min(n, sizes.patched) * (2 + 2 * len(POSITIONS) * half / 2),
+        PROBES: pace.probe * n,
+        STEPS: steps * n * (read * (1 + half) + (steps + 1) * pace.probe) if steps > 1 else 0.0,
+        GRADED: (pace.layers + 1) * min(n, sizes.graded) * (read + pace.written * longest),
+        THOUGHT: min(n, sizes.thought) * (2 * read + written) if reasons else 0.0,
+    }
