@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from . import hooks
 from .model import Batch, Model, Rendered, pad
+from .prefixes import read_once
 
 
 @runtime_checkable
@@ -130,6 +131,46 @@ def log_probs(model: Model, items: Sequence[Scored], places: Sequence[int] | Non
     batch, lengths = padded(model, items), torch.tensor([len(item.prompt) for item in items])
     with hooks.prompts(lengths, None if places is None else torch.tensor(places)):
         wide = hooks.run(model, batch, heads=scored, logits_to_keep=keep, use_cache=False).logits[0].float()
+    return _means(wide, items, scored)
+
+
+@torch.no_grad()
+def log_probs_after(
+    model: Model, items: Sequence[Scored], shared: Sequence[int], *, batch_size: int = 32
+) -> Float[Tensor, "item"]:
+    """As `LogProb`, where the first `shared` tokens of an item's prompt begin others' too and are run once a batch.
+
+    Where an edit is in force, every item is run whole.
+    """
+    if hooks.in_force():
+        return LogProb(tuple(items), batch_size)(model)
+    order = sorted(range(len(items)), key=lambda n: (shared[n], items[n].prompt[: shared[n]], len(items[n].prompt)))
+    values = torch.zeros(len(items), dtype=torch.float64)
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        values[rows] = _after(model, [items[n] for n in rows], [shared[n] for n in rows])
+    return values
+
+
+def _after(model: Model, items: Sequence[Scored], shared: Sequence[int]) -> Float[Tensor, "item"]:
+    """Of one batch; what follows is padded on the right, so that it stands next to what is shared."""
+    before, _, cache = read_once(model, [item.prompt[:n] for item, n in zip(items, shared, strict=True)])
+    rests = [(*item.prompt[n:], *item.continuation[:-1]) for item, n in zip(items, shared, strict=True)]
+    after = pad(rests, pad_token=model.pad_token, side="right", device=model.device)
+    scored = torch.zeros_like(after.mask)
+    for row, (item, n) in enumerate(zip(items, shared, strict=True)):
+        first = len(item.prompt) - n - 1
+        scored[row, first : first + len(item.scored)] = torch.tensor(item.scored)
+    whole = Batch(torch.cat([before.tokens, after.tokens], 1), torch.cat([before.mask, after.mask], 1))
+    keep = after.tokens.shape[1]
+    out = hooks.run(model, whole, cache, heads=scored, logits_to_keep=keep, use_cache=True)
+    return _means(out.logits[0].float(), items, scored)
+
+
+def _means(
+    wide: Float[Tensor, "token d_vocab"], items: Sequence[Scored], scored: Bool[Tensor, "item kept"]
+) -> Float[Tensor, "item"]:
+    """Mean log-probability of each item's scored tokens, from the logits that predict them, row by row."""
     chosen = wide.gather(-1, targets(items).to(wide.device)[:, None])[:, 0] - wide.logsumexp(-1)
     chosen, scored = chosen.cpu().double(), scored.cpu()  # not every device has float64
     total = torch.zeros(len(items), dtype=torch.float64).index_add(0, scored.nonzero()[:, 0], chosen)

@@ -1,13 +1,31 @@
-"""What was made of prompts once, kept for who continues them again."""
+"""What was made of prompts once: for rows that begin alike, and kept for who continues them again."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import hooks
-from .model import Batch, Model
+from .model import Batch, Model, pad
+
+
+def read_once(model: Model, rows: Sequence[Sequence[int]]) -> tuple[Batch, Tensor, Any]:
+    """Rows of token ids as a batch, what may come next after each, `[row, d_vocab]`, and their key-value cache.
+
+    Of rows that are alike one is run. For where no edit is in force, since an edit may do other things to other rows.
+    """
+    places: dict[tuple[int, ...], int] = {}
+    of = [places.setdefault(tuple(row), len(places)) for row in rows]
+    batch = pad(list(places), pad_token=model.pad_token, device=model.device)
+    out = hooks.run(model, batch, use_cache=True, logits_to_keep=1)
+    scores, cache = out.logits[:, -1], out.past_key_values
+    if len(places) == len(rows):
+        return batch, scores, cache
+    these = torch.tensor(of, device=batch.tokens.device)
+    cache.batch_select_indices(these)
+    return Batch(batch.tokens[these], batch.mask[these]), scores[these], cache
 
 
 class Prefixes:

@@ -7,6 +7,9 @@ from time import perf_counter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+EVERY = 60.0
+"""Seconds between two lines on a long step, where there is no terminal."""
+
 Step = Callable[[int, int], None]
 """Takes the number done and the number in all."""
 
@@ -22,9 +25,14 @@ class Steps:
     def step(self, name: str) -> Iterator[Step]:
         """A bar for as long as the block runs; time spent under one name adds up."""
         task, start = self._bars.add_task(name, total=None), perf_counter()
+        told = start
 
         def show(done: int, total: int) -> None:
+            nonlocal told
             self._bars.update(task, completed=done, total=total)
+            if perf_counter() - told > EVERY and done < total:
+                told = perf_counter()
+                self._say(f"{name}: {done} of {total}, {told - start:.0f} s")
 
         try:
             yield show
@@ -34,13 +42,17 @@ class Steps:
             self._bars.stop_task(task)
         shown = next(each.total for each in self._bars.tasks if each.id == task) or 1
         self._bars.update(task, completed=shown, total=shown)
+        self._say(f"{name}: {spent:.1f} s")
+
+    def _say(self, line: str) -> None:
+        """A line where there is no terminal to draw bars on."""
         if not self._bars.console.is_terminal:
-            self._bars.console.print(f"{name}: {spent:.1f} s", highlight=False)
+            self._bars.console.print(line, highlight=False, markup=False)
 
 
 @contextmanager
 def steps() -> Iterator[Steps]:
-    """Bars on standard error, live on a terminal and a line a step elsewhere."""
+    """Bars on standard error, live on a terminal; elsewhere a line a step, and one a minute while it lasts."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from . import hooks
 from .model import Batch, Model, pad
-from .prefixes import Prefixes
+from .prefixes import Prefixes, read_once
 from .writing import Row, Scores
 
 ROOM = 0.25
@@ -53,7 +53,7 @@ def passes(
         else:
             now, aside = going, None
         if now.cache is None and use_cache and prefixes is None and not hooks.in_force():
-            scores, cache = _read_once(model, now.rows)
+            _, scores, cache = read_once(model, [row.prompt + row.opening for row in now.rows])
         else:
             scores, cache = _passed(model, now, use_cache, prefixes)
         yield scores, now.rows
@@ -69,19 +69,6 @@ def _passed(model: Model, now: Together, use_cache: bool, prefixes: Prefixes | N
             cache = prefixes.of(model, now.batch)
         out = hooks.run(model, now.batch, cache, use_cache=use_cache, logits_to_keep=1)
     return out.logits[:, -1], out.past_key_values if use_cache else None
-
-
-def _read_once(model: Model, rows: Sequence[Row]) -> tuple[Scores, Any]:
-    """Of rows that begin alike, as samples of one prompt do, only one is run."""
-    places: dict[tuple[int, ...], int] = {}
-    of = [places.setdefault((*row.prompt, *row.opening), len(places)) for row in rows]
-    batch = pad([list(text) for text in places], pad_token=model.pad_token, device=model.device)
-    out = hooks.run(model, batch, use_cache=True, logits_to_keep=1)
-    if len(places) == len(rows):
-        return out.logits[:, -1], out.past_key_values
-    these = torch.tensor(of, device=batch.tokens.device)
-    out.past_key_values.batch_select_indices(these)
-    return out.logits[these, -1], out.past_key_values
 
 
 def _opened(model: Model, rows: list[Row]) -> Together:

@@ -29,6 +29,7 @@ from saereason.mechanisms.tools import TOOLS, AsManyTokens, CognitiveTools, Tool
 from saereason.mechanisms.undone import Without
 from saereason.mechanisms.vectors import VectorRecipe, train_vectors, with_vectors, worked_lessons
 from saereason.mechanisms.weights import weight_change
+from saereason.metrics import log_probs_after
 from saereason.model import pad
 from saereason.stats import pass_at_k
 from saereason.tasks import problems
@@ -549,17 +550,18 @@ def test_tasks_asked_alike_are_asked_together_and_some_mechanisms_asked_less(mod
 
 def test_a_thought_is_scored_once_however_often_it_is_asked_about(model, monkeypatch):
     scored, asked = Thoughts(model, TASK, "Steps:"), []
-    plain = answer_log_probs
+    plain = log_probs_after
 
-    def counted(model, task, instruction, thoughts):
-        asked.append(len(thoughts))
-        return plain(model, task, instruction, thoughts)
+    def counted(model, items, shared):
+        asked.append(len(items))
+        return plain(model, items, shared)
 
-    monkeypatch.setattr("saereason.effects.thoughts.answer_log_probs", counted)
+    monkeypatch.setattr("saereason.effects.thoughts.log_probs_after", counted)
     thoughts = ["so 3", "7 7", "", "11 is 9", "the 11"]
     first, again = scored.gain(thoughts), scored.gain(thoughts)
     np.testing.assert_array_equal(first.own, again.own)
     assert sum(asked) == len(scored.known) and sum(asked) < 4 * len(TASK)
-    np.testing.assert_allclose(scored.log_probs(thoughts), plain(model, TASK, "Steps:", thoughts), atol=1e-5)
+    alone = [answer_log_probs(model, TASK, "Steps:", [said] * 5)[n] for n, said in enumerate(thoughts)]
+    np.testing.assert_allclose(scored.log_probs(thoughts)[0], alone, atol=1e-5)
     with pytest.raises(ValueError, match="there are 1 thoughts for 5 items"):
-        scored.log_probs(["so"])
+        scored.gain(["so"])

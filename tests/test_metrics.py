@@ -17,11 +17,12 @@ from saereason import (
     ScaleBlock,
     SilentEditError,
     Steps,
+    hooks,
     measure,
     per_row,
     steered,
 )
-from saereason.metrics import Scored
+from saereason.metrics import Scored, log_probs_after
 
 PROMPTS = ["Tom has 3 apples.", "2 + 2 =", "How many birds are left on the roof?", "Hi"]
 TEXTS = ["He has 3 + 4 = 7.", " 4", "10 - 3 = 7. 7 + 12 = 19.", "x"]
@@ -53,6 +54,27 @@ def test_the_log_probability_is_what_a_plain_loop_gives(any_model):
 def test_the_batch_does_not_matter(any_model, batch_size):
     whole, parts = (LogProb.of(any_model, PROMPTS, TEXTS, batch_size=size) for size in (32, batch_size))
     torch.testing.assert_close(parts(any_model), whole(any_model), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+@pytest.mark.parametrize("edited", [False, True])
+def test_what_begins_alike_is_read_once_and_scored_as_by_itself(any_model, batch_size, edited, monkeypatch):
+    """Several ends of several questions, the longest beyond a sliding window, scored in part."""
+    ran, run = [], hooks.run
+    monkeypatch.setattr(hooks, "run", lambda m, rows, *a, **k: ran.append(rows.tokens.shape) or run(m, rows, *a, **k))
+    items, shared = [], []
+    for end in (" so:", " it is", ", " + "and " * 30):
+        for item in LogProb.of(any_model, PROMPTS, TEXTS, [spans_of(text) for text in TEXTS]).items:
+            more = any_model.tokenizer(end, add_special_tokens=False)["input_ids"]
+            items.append(Scored((*item.prompt, *more), item.continuation, item.scored))
+            shared.append(len(item.prompt))
+    with steered(any_model, None, *([ScaleBlock(1, 0.5, when=Generated())] if edited else [])):
+        expected = LogProb(tuple(items))(any_model)
+        ran.clear()
+        found = log_probs_after(any_model, items, shared, batch_size=batch_size)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    if batch_size == 32:
+        assert [shape[0] for shape in ran] == ([12] if edited else [4, 12])
 
 
 def test_items_keep_their_order_and_progress_counts_them(model):

@@ -1,13 +1,13 @@
 """What a thought is worth: how much likelier the right answer is after it."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Float
 
-from saereason.metrics import LogProb, Scored
+from saereason.metrics import Scored, log_probs_after
 from saereason.model import Model
 from saereason.tasks import Item, Task
 
@@ -52,23 +52,24 @@ class Thoughts:
 
     def gain(self, thoughts: Sequence[str]) -> Gain:
         """As `information_gain`."""
+        check_thoughts(self.task, thoughts)
         items = self.task.items
-        bare, own = self.log_probs([""] * len(items)), self.log_probs(thoughts)
-        masked = self.log_probs([mask_answer(said, item) for said, item in zip(thoughts, items, strict=True)])
         places = [_other(items, n) for n in range(len(items))]
-        of_others = self.log_probs(["" if place is None else thoughts[place] for place in places])
+        bare, own, masked, of_others = self.log_probs(
+            [""] * len(items),
+            thoughts,
+            [mask_answer(said, item) for said, item in zip(thoughts, items, strict=True)],
+            ["" if place is None else thoughts[place] for place in places],
+        )
         of_others = np.where([place is None for place in places], np.nan, of_others)
         return Gain(own - bare, masked - bare, of_others - bare)
 
-    def log_probs(self, thoughts: Sequence[str]) -> Float[np.ndarray, "item"]:
-        """As `answer_log_probs`."""
-        check_thoughts(self.task, thoughts)
-        new = [n for n, said in enumerate(thoughts) if (n, said) not in self.known]
-        if new:
-            some = replace(self.task, items=tuple(self.task.items[n] for n in new))
-            values = answer_log_probs(self.model, some, self.instruction, [thoughts[n] for n in new])
-            self.known.update(((n, thoughts[n]), float(value)) for n, value in zip(new, values, strict=True))
-        return np.array([self.known[n, said] for n, said in enumerate(thoughts)])
+    def log_probs(self, *ways: Sequence[str]) -> list[Float[np.ndarray, "item"]]:
+        """As `answer_log_probs`, for several thoughts of each item, of which the item itself is read once."""
+        asked = [pair for thoughts in ways for pair in enumerate(thoughts)]
+        new = [pair for pair in dict.fromkeys(asked) if pair not in self.known]
+        self.known.update(zip(new, _answers_after(self.model, self.task, self.instruction, new).tolist(), strict=True))
+        return [np.array([self.known[pair] for pair in enumerate(thoughts)]) for thoughts in ways]
 
 
 def check_thoughts(task: Task, thoughts: Sequence[str]) -> None:
@@ -100,16 +101,26 @@ def answer_log_probs(
     """
     said = [""] * len(task) if thoughts is None else list(thoughts)
     check_thoughts(task, said)
+    return _answers_after(model, task, instruction, enumerate(said))
+
+
+def _answers_after(
+    model: Model, task: Task, instruction: str | None, pairs: Iterable[tuple[int, str]]
+) -> Float[np.ndarray, "pair"]:
+    """Of pairs of an item's place and a thought."""
 
     def tokens(text: str) -> tuple[int, ...]:
         return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    items, found = [], np.full(len(task), np.nan)
-    for item, prompt, thought in zip(task.items, task.prompts(model, instruction), said, strict=True):
-        answer = tokens(f" {item.answer}")
-        given = (*model.encode(prompt), *tokens(f"{thought}{CLOSING}" if thought else CLOSING.strip()))
+    questions = [tuple(model.encode(prompt)) for prompt in task.prompts(model, instruction)]
+    items, shared = [], []
+    for place, thought in pairs:
+        answer = tokens(f" {task.items[place].answer}")
+        given = (*questions[place], *tokens(f"{thought}{CLOSING}" if thought else CLOSING.strip()))
         items.append(Scored(given, answer, (True,) * len(answer)))
+        shared.append(len(questions[place]))
+    found = np.full(len(items), np.nan)
     fits = [n for n, item in enumerate(items) if len(item.prompt) + len(item.continuation) <= model.n_ctx]
     if fits:
-        found[fits] = LogProb(tuple(items[n] for n in fits))(model).numpy()
+        found[fits] = log_probs_after(model, [items[n] for n in fits], [shared[n] for n in fits]).numpy()
     return found
