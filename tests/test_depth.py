@@ -9,7 +9,7 @@ import torch
 
 import saereason as sr
 from saereason.effects import answer_log_probs
-from saereason.layers import Curve, adjusted, compare_depth, fast_slow, matched, take
+from saereason.layers import Curve, adjusted, compare_depth, fast_slow, matched, take, unshared
 from saereason.layers.lens import unembedded
 from saereason.layers.matching import COVARIATES, covariates
 from saereason.layers.similarity import similarities
@@ -100,6 +100,14 @@ def test_families_that_cannot_be_matched_are_refused():
     first, second = drawn(20, 40, 0, [1, 1.0], 0, "a"), drawn(20, 40, 0, [1, 1.0], 1, "b")
     with pytest.raises(ValueError, match="give the curve that `localise` made of it"):
         matched((first[0], second[1]), second)
+
+
+def test_covariates_in_which_families_do_not_meet_are_named():
+    first = drawn(20, 80, 0, [1, 1.0], 0, "a")
+    assert unshared(first, drawn(26, 90, 0, [1, 1.0], 1, "b")) == ()
+    assert unshared(first, drawn(90, 40, 0, [1, 1.0], 1, "b")) == ("prompt tokens",)
+    wide = family_with([*range(2, 80)], first[1].clean[:78], np.ones((78, 2)), "wide")
+    assert unshared(first, wide) == unshared(wide, first) == ("prompt tokens",), "one lies within the other"
 
 
 def test_what_a_covariate_explains_is_taken_out():

@@ -86,7 +86,8 @@ def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
         families.append(sr.Family(one.family, one.kind, sr.LogProb(items)))
     found = conclude(curves, [], families).alike
     assert found is not None and found.matched is not None and found.match is not None
-    assert found.match.kept > 0.7 and abs(found.match.after["prompt tokens"]) < abs(found.match.before["prompt tokens"])
+    assert found.unshared == () and found.match.kept > 0.7
+    assert abs(found.match.after["prompt tokens"]) < abs(found.match.before["prompt tokens"])
     for finding in (found.as_they_are, found.adjusted, found.matched):
         assert finding.low > 0 and finding.centroid_difference == pytest.approx(4 / 11, abs=0.1)
     far = [
@@ -94,6 +95,7 @@ def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
     ]
     apart = conclude(curves, [], [*far, families[1]]).alike
     assert apart is not None and apart.matched is None and "are alike" in apart.refused
+    assert apart.unshared == ("prompt tokens", "tokens before the last scored")
     assert conclude(curves, []).alike is None
 
 
@@ -178,6 +180,7 @@ def test_the_command_tells_how_long_and_then_what(folder):
     assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet"}
     page = (folder / "out" / "report.html").read_text(encoding="utf8")
     for title in (
+        "They do not meet in prompt tokens",
         "What each operator says",
         "One pair, alike in length and difficulty",
         "The gradient as a screen",

@@ -9,7 +9,7 @@ from .graded import GradedCurve, graded
 from .kinds import KindFinding, compare_kinds
 from .lens import AnswerDepths, answer_depths
 from .localise import Curve, Family, UnsuitedError, localise
-from .matching import Match, adjusted, matched, take
+from .matching import Match, adjusted, matched, take, unshared
 from .operators import MeanOfBlock, Operator, SkipBlock, SkipByGradient, SkipPart, SpliceSAE
 from .patching import Patching, patching
 from .probes import Probed, answer_place, probed
@@ -66,4 +66,5 @@ __all__ = [
     "similarities",
     "step_map",
     "take",
+    "unshared",
 ]

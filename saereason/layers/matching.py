@@ -76,7 +76,8 @@ def take(curve: Curve, rows: Sequence[int]) -> Curve:
 def adjusted(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple[Curve, Curve]:
     """Both curves as they would be if all items had the same covariates, linearly: those of the mean of the two means.
 
-    Slopes are one for both families, fitted within them by least squares, layer by layer.
+    Slopes are one for both families, fitted within them by least squares, layer by layer. Where the families do not
+    meet (`unshared`) this extrapolates to items that neither has, and says little.
     """
     a, b = covariates(*first), covariates(*second)
     drops = first[1].drop, second[1].drop
@@ -86,6 +87,13 @@ def adjusted(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple
     middle = (a.mean(0) + b.mean(0)) / 2
     moved = [drop - (x - middle) @ slopes for drop, x in zip(drops, (a, b), strict=True)]
     return replace(first[1], drop=moved[0]), replace(second[1], drop=moved[1])
+
+
+def unshared(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple[str, ...]:
+    """Covariates in which the families do not meet: under half of one's items lie where the other has any."""
+    a, b = covariates(*first), covariates(*second)
+    among = [((x >= y.min(0)) & (x <= y.max(0))).mean(0) for x, y in ((a, b), (b, a))]
+    return tuple(name for name, *shares in zip(COVARIATES, *among, strict=True) if min(shares) < FEWEST_KEPT)
 
 
 def _balance(

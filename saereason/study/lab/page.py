@@ -121,6 +121,10 @@ def _matching(found: Alike) -> list[Section]:
     rows = [(way, _told(f.centroid_difference, f.low, f.high), f"{f.n_items[0]} and {f.n_items[1]}") for way, f in ways]
     names = " and ".join(found.as_they_are.families)
     note = found.refused or (f"Kept: {found.match.kept:.0%} of the smaller family." if found.match else "")
+    if found.unshared:
+        note += (
+            f" They do not meet in {', '.join(found.unshared)}: to take these out is to extrapolate, and says little."
+        )
     header = (names, "difference of depth centroids", "items")
     sections: list[Section] = [Table("One pair, alike in length and difficulty", header, tuple(rows), note)]
     if found.match is not None:

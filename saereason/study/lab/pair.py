@@ -16,6 +16,7 @@ from saereason.layers import (
     compare_depth,
     matched,
     take,
+    unshared,
 )
 
 Side = tuple[Family, Curve]
@@ -29,20 +30,23 @@ class Alike:
     adjusted: Finding
     matched: Finding | None
     match: Match | None
+    unshared: tuple[str, ...]
+    """Covariates in which the two do not meet, so that `adjusted` extrapolates."""
+
     refused: str
     """Why there are no matched items, if so."""
 
 
 def alike(first: Side, second: Side, neutral: Curve | None = None) -> Alike:
     """All three, under one operator; too few items that are alike make no matched finding."""
-    whole = compare_depth(first[1], second[1], neutral=neutral)
+    whole, apart = compare_depth(first[1], second[1], neutral=neutral), unshared(first, second)
     without = compare_depth(*adjusted(first, second), neutral=neutral)
     try:
         match = matched(first, second)
     except ValueError as error:
-        return Alike(whole, without, None, None, str(error))
+        return Alike(whole, without, None, None, apart, str(error))
     pairs = (take(first[1], match.first), take(second[1], match.second))
-    return Alike(whole, without, compare_depth(*pairs, neutral=neutral), match, "")
+    return Alike(whole, without, compare_depth(*pairs, neutral=neutral), match, apart, "")
 
 
 def screened(curves: Sequence[Curve]) -> dict[str, float]:
