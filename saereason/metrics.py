@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import hooks
 from .model import Batch, Model, Rendered, pad
-from .prefixes import read_once
+from .prefixes import Prefixes, read_once
 
 
 @runtime_checkable
@@ -39,12 +39,14 @@ class Scored:
 class LogProb:
     """Mean log-probability (nats) per scored token of each item, teacher-forced.
 
-    Called on a model, it raises ValueError for an item longer than the model's context.
+    `prefixes` saves work where few items, one batch of them, are scored again and again under edits that leave the
+    prompts alone. Called on a model, it raises ValueError for an item longer than the model's context.
     """
 
     items: tuple[Scored, ...]
     batch_size: int = 32
     progress: Callable[[int], None] = field(default=lambda done: None)
+    prefixes: Prefixes | None = None
 
     @classmethod
     def of(
@@ -81,7 +83,7 @@ class LogProb:
     def __call__(self, model: Model) -> Float[Tensor, "item"]:
         values = torch.zeros(len(self.items), dtype=torch.float64)
         for rows in self.batches():
-            values[rows] = log_probs(model, [self.items[n] for n in rows], rows)
+            values[rows] = log_probs(model, [self.items[n] for n in rows], rows, self.prefixes)
             self.progress(len(rows))
         return values
 
@@ -116,7 +118,9 @@ def padded(model: Model, items: Sequence[Scored]) -> Batch:
     return pad(rows, pad_token=model.pad_token, device=model.device)
 
 
-def log_probs(model: Model, items: Sequence[Scored], places: Sequence[int] | None = None) -> Float[Tensor, "item"]:
+def log_probs(
+    model: Model, items: Sequence[Scored], places: Sequence[int] | None = None, prefixes: Prefixes | None = None
+) -> Float[Tensor, "item"]:
     """Mean log-probability per scored token of each item; the LM head runs where it is scored only.
 
     `places` says which rows they are, for edits of some rows, where that is not their place here.
@@ -124,14 +128,19 @@ def log_probs(model: Model, items: Sequence[Scored], places: Sequence[int] | Non
     longest = max(len(item.prompt) + len(item.continuation) for item in items)
     if longest > model.n_ctx:
         raise ValueError(f"an item has {longest} tokens and the context of {model.name} is {model.n_ctx}; shorten it.")
-    keep = max(len(item.continuation) for item in items)
-    scored = torch.zeros(len(items), keep, dtype=torch.bool, device=model.device)
-    for row, item in enumerate(items):
-        scored[row, keep - len(item.continuation) :] = torch.tensor(item.scored)
-    batch, lengths = padded(model, items), torch.tensor([len(item.prompt) for item in items])
+    lengths = torch.tensor([len(item.prompt) for item in items])
     with hooks.prompts(lengths, None if places is None else torch.tensor(places)):
-        wide = hooks.run(model, batch, heads=scored, logits_to_keep=keep, use_cache=False).logits[0].float()
-    return _means(wide, items, scored)
+        if prefixes is not None:
+            asked = pad([item.prompt for item in items], pad_token=model.pad_token, device=model.device)
+            if (cache := prefixes.of(model, asked)) is not None:
+                before = Batch(asked.tokens[:, :-1], asked.mask[:, :-1])
+                return _after(model, before, cache, items, (lengths - 1).tolist())
+        keep = max(len(item.continuation) for item in items)
+        scored = torch.zeros(len(items), keep, dtype=torch.bool, device=model.device)
+        for row, item in enumerate(items):
+            scored[row, keep - len(item.continuation) :] = torch.tensor(item.scored)
+        out = hooks.run(model, padded(model, items), heads=scored, logits_to_keep=keep, use_cache=False)
+    return _means(out.logits[0].float(), items, scored)
 
 
 @torch.no_grad()
@@ -148,13 +157,15 @@ def log_probs_after(
     values = torch.zeros(len(items), dtype=torch.float64)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        values[rows] = _after(model, [items[n] for n in rows], [shared[n] for n in rows])
+        before, _, cache = read_once(model, [items[n].prompt[: shared[n]] for n in rows])
+        values[rows] = _after(model, before, cache, [items[n] for n in rows], [shared[n] for n in rows])
     return values
 
 
-def _after(model: Model, items: Sequence[Scored], shared: Sequence[int]) -> Float[Tensor, "item"]:
-    """Of one batch; what follows is padded on the right, so that it stands next to what is shared."""
-    before, _, cache = read_once(model, [item.prompt[:n] for item, n in zip(items, shared, strict=True)])
+def _after(
+    model: Model, before: Batch, cache: Any, items: Sequence[Scored], shared: Sequence[int]
+) -> Float[Tensor, "item"]:
+    """Of one batch, whose first tokens have been run; the others are padded on the right, to stand next to them."""
     rests = [(*item.prompt[n:], *item.continuation[:-1]) for item, n in zip(items, shared, strict=True)]
     after = pad(rests, pad_token=model.pad_token, side="right", device=model.device)
     scored = torch.zeros_like(after.mask)

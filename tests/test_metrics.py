@@ -8,8 +8,10 @@ from conftest import tiny_model
 from saereason import (
     Add,
     Effect,
+    Everywhere,
     Feature,
     Generated,
+    LastPromptToken,
     LogProb,
     Metric,
     Patch,
@@ -23,6 +25,7 @@ from saereason import (
     steered,
 )
 from saereason.metrics import Scored, log_probs_after
+from saereason.prefixes import Prefixes
 
 PROMPTS = ["Tom has 3 apples.", "2 + 2 =", "How many birds are left on the roof?", "Hi"]
 TEXTS = ["He has 3 + 4 = 7.", " 4", "10 - 3 = 7. 7 + 12 = 19.", "x"]
@@ -75,6 +78,28 @@ def test_what_begins_alike_is_read_once_and_scored_as_by_itself(any_model, batch
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
     if batch_size == 32:
         assert [shape[0] for shape in ran] == ([12] if edited else [4, 12])
+
+
+@pytest.mark.parametrize("when", [LastPromptToken(), Generated(), Steps(1, 2), Everywhere(), None])
+def test_prompts_that_no_edit_visits_are_read_once_for_all_edits(any_model, when, monkeypatch):
+    passes, run = [], hooks.run
+    edits = [[] if when is None else [ScaleBlock(layer, 0.5, when=when)] for layer in (0, 1)]
+    items = LogProb.of(any_model, PROMPTS[:3], TEXTS[:3], [spans_of(text) for text in TEXTS[:3]]).items
+    plain, kept = LogProb(items), LogProb(items, prefixes=Prefixes())
+    expected, found = [], []
+    for metric, into in ((plain, expected), (kept, found)):
+        for each in edits:
+            with steered(any_model, None, *each) as model_receipt:
+                into.append(metric(any_model))
+            into.append(model_receipt.receipt)
+        monkeypatch.setattr(hooks, "run", lambda m, rows, *a, **k: passes.append(a) or run(m, rows, *a, **k))
+    for one, other in zip(expected[::2], found[::2], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    for one, other in zip(expected[1::2], found[1::2], strict=True):
+        assert [(e.firings, e.positions, e.rows) for e in one.edits] == [
+            (e.firings, e.positions, e.rows) for e in other.edits
+        ]
+    assert len(passes) == (2 if when == Everywhere() else 3)
 
 
 def test_items_keep_their_order_and_progress_counts_them(model):

@@ -11,6 +11,7 @@ from saereason.examples import Examples
 from saereason.features import Feature, FeatureTable
 from saereason.generate import generate
 from saereason.metrics import LogProb, Scored
+from saereason.prefixes import Prefixes
 from saereason.quality import Quality
 from saereason.search import add_max_t, diff_mean, search
 from saereason.steering import Add, LastPromptToken, steered
@@ -118,7 +119,7 @@ def _continuation(stage: Stage, task: Task) -> LogProb:
     ]
     if not items:
         raise ValueError(f"{model.name} answers the CoT prompt with nothing at all; give another instruction or model.")
-    return LogProb(tuple(items))
+    return LogProb(tuple(items), prefixes=Prefixes())
 
 
 def _score(stage: Stage, metric: LogProb, task: Task, edit: Add | None) -> float:

@@ -27,6 +27,7 @@ from saereason.mechanisms import (
 )
 from saereason.metrics import LogProb, Scored
 from saereason.model import Rendered
+from saereason.prefixes import Prefixes
 from saereason.quality import firing_rates
 from saereason.search import diff_mean, reason_scores, search
 from saereason.steering import (
@@ -112,7 +113,7 @@ class Chosen:
             raise ValueError(
                 f"{self.ground.model.name} answers the CoT prompt with nothing at all; give another model."
             )
-        return LogProb(tuple(items))
+        return LogProb(tuple(items), prefixes=Prefixes())
 
     @cached_property
     def added(self) -> Add:
