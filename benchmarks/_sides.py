@@ -14,7 +14,7 @@ from torch import Tensor
 
 import saereason as sr
 from saereason.hooks import read
-from saereason.loading import fast_dtype
+from saereason.machine import fast_dtype
 from saereason.training import default_rows
 from saereason.training import stream as stream_module
 from saereason.training.stream import Acts, Stream

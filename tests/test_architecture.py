@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "saereason"
 
 ORDER = [
-    {"stats", "features", "visible", "model", "loading", "hooks", "receipts", "runs", "progress", "stored"},
+    {"stats", "features", "visible", "model", "machine", "loading", "hooks", "receipts", "runs", "progress", "stored"},
     {"prefixes", "writing", "together", "generate", "examples", "saes", "tasks", "executors"},
     {"metrics"},
     {"quality", "preflight", "publish", "training", "search", "steering"},

@@ -11,7 +11,8 @@ from conftest import tiny_model
 from safetensors.torch import load_file, save_file
 
 from saereason import generate, load_model
-from saereason.loading import WHEELS, fast_dtype
+from saereason.loading import WHEELS
+from saereason.machine import fast_dtype
 from saereason.model import UNBOUNDED, pad
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

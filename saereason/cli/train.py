@@ -94,7 +94,8 @@ def train(
     """Train SAEs on some layers from one forward pass, and say how good they are."""
     with plain_errors(as_json) as show:
         from saereason.hooks import check_layers
-        from saereason.loading import as_dtype, load_model, random_copy
+        from saereason.loading import load_model, random_copy
+        from saereason.machine import as_dtype
         from saereason.training import Design, Framing, Material
 
         seeds, places = numbers(seed, "seeds"), numbers(layers, "layers")

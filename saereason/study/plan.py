@@ -16,7 +16,8 @@ from beartype.door import is_bearable
 
 from saereason.effects import Trial, doses
 from saereason.features import Feature
-from saereason.loading import as_dtype, load_model
+from saereason.loading import load_model
+from saereason.machine import as_dtype
 from saereason.model import Model
 from saereason.saes import SAE
 from saereason.steering import (

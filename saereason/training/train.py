@@ -13,7 +13,7 @@ from typing import Any, overload
 import torch
 
 from saereason.hooks import check_layers
-from saereason.loading import fast_dtype
+from saereason.machine import fast_dtype
 from saereason.model import Model
 from saereason.saes import SAE
 
