@@ -245,6 +245,7 @@ def test_an_sae_of_other_weights_is_warned_of(model):
         check_saes(model, {2: sae})
         check_saes(model, {2: sae})
     assert len(told) == 1
+    assert told[0].filename == __file__, "it points at the line of whoever uses saereason"
 
 
 def test_a_feature_that_is_not_there_is_named(saes):

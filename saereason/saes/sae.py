@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -18,6 +19,9 @@ from ..model import Model
 POSTS = ("hook_resid_post", "hook_out")
 NORMALISED_BY_TOKEN = ("none", "layer_norm", "constant_norm_rescale")
 """Ways to normalise the input, each token by itself or not at all, whose scale can be told from the token alone."""
+
+INSIDE = ("saereason", "torch", "contextlib", "jaxtyping", "beartype")
+"""Packages between which and the user's own code a warning points at the user's."""
 
 ONE_COLUMN = ("standard", "jumprelu")
 """Architectures whose features do not compete: one encoder column gives one feature."""
@@ -88,11 +92,17 @@ def check_serving(model: Model, saes: Mapping[int, SAE]) -> None:
 
 @cache
 def warn_of_weights(layer: int, made_for: str, model_has: str) -> None:
-    """Once a process: everything that reads SAEs checks them, and a study does so a hundred times."""
+    """Once a process: everything that reads SAEs checks them, and a study does so a hundred times.
+
+    It points at the first line that is not of saereason or of what stands between its functions.
+    """
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in INSIDE:
+        frame, level = frame.f_back, level + 1
     warnings.warn(
         f"the SAE at layer {layer} was trained on weights {made_for} and {model_has}: its features may mean something "
         "else here.",
-        stacklevel=4,
+        stacklevel=level,
     )
 
 
