@@ -159,7 +159,7 @@ def ours(model: sr.Model, rows: Sequence[Sequence[int]], work: Work) -> Side:
 
 def load_as_saelens(name: str) -> sr.Model:
     """The model in float32, without what saereason asks of the C library's memory."""
-    with mock.patch("saereason.loading._keep_memory"):
+    with mock.patch("saereason.loading.keep_memory"):
         return sr.load_model(name, dtype="float32")
 
 

@@ -55,7 +55,7 @@ def generate(
     A sampled row depends on `seed` and on its place among the prompts, not on the batch it shares. `forced` gives, per
     prompt, token ids that open the answer; they count as generated. Generation ends at the end-of-text token or after
     the first of the `stop` strings (which is kept); what has ended leaves the batch, and what waits takes its place.
-    Prompts that are there several times, for samples, are read once unless an edit is in force.
+    Prompts that are there several times, for samples, are read once unless an edit, or any hook, is on the model.
     The settings that the model brings (a repetition penalty, say) do not apply, but for its end-of-text tokens.
     `prefixes` saves work where the same prompts are continued again and again; `budget` keeps answers from ending
     early; `on_token` is told each token as it is written, with the place of its prompt. Raises ValueError for an empty

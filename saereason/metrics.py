@@ -10,7 +10,7 @@ from torch import Tensor
 
 from . import hooks
 from .model import Batch, Model, Rendered, pad
-from .prefixes import Prefixes, read_once
+from .prefixes import Prefixes, depends_on_the_longest, read_once
 
 
 @runtime_checkable
@@ -125,16 +125,17 @@ def log_probs(
 
     `places` says which rows they are, for edits of some rows, where that is not their place here.
     """
-    longest = max(len(item.prompt) + len(item.continuation) for item in items)
-    if longest > model.n_ctx:
-        raise ValueError(f"an item has {longest} tokens and the context of {model.name} is {model.n_ctx}; shorten it.")
+    _check_room(model, items)
     lengths = torch.tensor([len(item.prompt) for item in items])
-    with hooks.prompts(lengths, None if places is None else torch.tensor(places)):
-        if prefixes is not None:
-            asked = pad([item.prompt for item in items], pad_token=model.pad_token, device=model.device)
-            if (cache := prefixes.of(model, asked)) is not None:
-                before = Batch(asked.tokens[:, :-1], asked.mask[:, :-1])
-                return _after(model, before, cache, items, (lengths - 1).tolist())
+    rows = None if places is None else torch.tensor(places)
+    if prefixes is not None and not depends_on_the_longest(model):
+        asked = pad([item.prompt for item in items], pad_token=model.pad_token, device=model.device)
+        with hooks.prompts(lengths, rows):
+            cache = prefixes.of(model, asked)
+        if cache is not None:
+            before = Batch(asked.tokens[:, :-1], asked.mask[:, :-1])
+            return _after(model, before, cache, items, (lengths - 1).tolist(), rows)
+    with hooks.prompts(lengths, rows):
         keep = max(len(item.continuation) for item in items)
         scored = torch.zeros(len(items), keep, dtype=torch.bool, device=model.device)
         for row, item in enumerate(items):
@@ -149,21 +150,26 @@ def log_probs_after(
 ) -> Float[Tensor, "item"]:
     """As `LogProb`, where the first `shared` tokens of an item's prompt begin others' too and are run once a batch.
 
-    Where an edit is in force, every item is run whole.
+    Every item is run whole where `read_once` may not be. Raises ValueError where nothing of a prompt is shared, or all.
     """
-    if hooks.in_force():
-        return LogProb(tuple(items), batch_size)(model)
+    if any(not 0 < n < len(item.prompt) for item, n in zip(items, shared, strict=True)):
+        raise ValueError("of every prompt some tokens must be shared and some not; give LogProb the others.")
     order = sorted(range(len(items)), key=lambda n: (shared[n], items[n].prompt[: shared[n]], len(items[n].prompt)))
     values = torch.zeros(len(items), dtype=torch.float64)
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        before, _, cache = read_once(model, [items[n].prompt[: shared[n]] for n in rows])
-        values[rows] = _after(model, before, cache, [items[n] for n in rows], [shared[n] for n in rows])
+        these = [items[n] for n in rows]
+        once = read_once(model, [items[n].prompt[: shared[n]] for n in rows])
+        if once is None:
+            values[rows] = log_probs(model, these, rows)
+        else:
+            _check_room(model, these)
+            values[rows] = _after(model, once[0], once[2], these, [shared[n] for n in rows])
     return values
 
 
 def _after(
-    model: Model, before: Batch, cache: Any, items: Sequence[Scored], shared: Sequence[int]
+    model: Model, before: Batch, cache: Any, items: Sequence[Scored], shared: Sequence[int], rows: Tensor | None = None
 ) -> Float[Tensor, "item"]:
     """Of one batch, whose first tokens have been run; the others are padded on the right, to stand next to them."""
     rests = [(*item.prompt[n:], *item.continuation[:-1]) for item, n in zip(items, shared, strict=True)]
@@ -173,8 +179,9 @@ def _after(
         first = len(item.prompt) - n - 1
         scored[row, first : first + len(item.scored)] = torch.tensor(item.scored)
     whole = Batch(torch.cat([before.tokens, after.tokens], 1), torch.cat([before.mask, after.mask], 1))
-    keep = after.tokens.shape[1]
-    out = hooks.run(model, whole, cache, heads=scored, logits_to_keep=keep, use_cache=True)
+    lengths, keep = torch.tensor([len(item.prompt) for item in items]), after.tokens.shape[1]
+    with hooks.prompts(lengths, rows, whole.tokens):
+        out = hooks.run(model, whole, cache, heads=scored, logits_to_keep=keep, use_cache=True)
     return _means(out.logits[0].float(), items, scored)
 
 
@@ -186,6 +193,12 @@ def _means(
     chosen, scored = chosen.cpu().double(), scored.cpu()  # not every device has float64
     total = torch.zeros(len(items), dtype=torch.float64).index_add(0, scored.nonzero()[:, 0], chosen)
     return total / scored.sum(-1)
+
+
+def _check_room(model: Model, items: Sequence[Scored]) -> None:
+    longest = max(len(item.prompt) + len(item.continuation) for item in items)
+    if longest > model.n_ctx:
+        raise ValueError(f"an item has {longest} tokens and the context of {model.name} is {model.n_ctx}; shorten it.")
 
 
 def targets(items: Sequence[Scored]) -> Int[Tensor, "token"]:

@@ -6,26 +6,38 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 
 from . import hooks
 from .model import Batch, Model, pad
 
+PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)
+"""Caches of a layer that hold keys and values and nothing else."""
 
-def read_once(model: Model, rows: Sequence[Sequence[int]]) -> tuple[Batch, Tensor, Any]:
+
+def read_once(model: Model, rows: Sequence[Sequence[int]]) -> tuple[Batch, Tensor, Any] | None:
     """Rows of token ids as a batch, what may come next after each, `[row, d_vocab]`, and their key-value cache.
 
-    Of rows that are alike one is run. For where no edit is in force, since an edit may do other things to other rows.
+    Of rows that are alike one is run. None where that may not be: where something is hooked on the model, an edit say,
+    which may do other things to other rows, and where a cache cannot be taken apart or depends on the longest row.
     """
+    if hooks.hooked(model) or depends_on_the_longest(model):
+        return None
     places: dict[tuple[int, ...], int] = {}
     of = [places.setdefault(tuple(row), len(places)) for row in rows]
     batch = pad(list(places), pad_token=model.pad_token, device=model.device)
     out = hooks.run(model, batch, use_cache=True, logits_to_keep=1)
-    scores, cache = out.logits[:, -1], out.past_key_values
-    if len(places) == len(rows):
-        return batch, scores, cache
+    cache = getattr(out, "past_key_values", None)
+    if type(cache) is not DynamicCache or any(type(layer) not in PLAIN for layer in cache.layers):
+        return None
     these = torch.tensor(of, device=batch.tokens.device)
     cache.batch_select_indices(these)
-    return Batch(batch.tokens[these], batch.mask[these]), scores[these], cache
+    return Batch(batch.tokens[these], batch.mask[these]), out.logits[these, -1], cache
+
+
+def depends_on_the_longest(model: Model) -> bool:
+    """True for rotary embeddings that are scaled by the largest position in the batch."""
+    return any(getattr(module, "rope_type", None) in ("dynamic", "longrope") for module in model.hf.modules())
 
 
 class Prefixes:

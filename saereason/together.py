@@ -10,7 +10,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from . import hooks
 from .model import Batch, Model, pad
-from .prefixes import Prefixes, read_once
+from .prefixes import Prefixes, depends_on_the_longest, read_once
 from .writing import Row, Scores
 
 ROOM = 0.25
@@ -40,22 +40,20 @@ def passes(
 ) -> Iterator[tuple[Scores, list[Row]]]:
     """Pass by pass, what may come next after each of some rows, and these rows; at most so many passes for each row.
 
-    Whoever takes them appends a token to each row, or finishes it. Rows that begin alike are read once, where no edit
-    is in force. With `prefixes`, where caches of different lengths cannot be joined, and where a row's states depend on
-    the longest of its batch, all rows of a batch end before the next one begins.
+    Whoever takes them appends a token to each row, or finishes it. Rows that begin alike are read once, where nothing
+    is hooked on the model. With `prefixes`, where caches of different lengths cannot be joined, and where a row's
+    states depend on the longest of its batch, all rows of a batch end before the next one begins.
     """
     waiting, going = list(rows), None
-    joins = prefixes is None and len(waiting) > batch_size and not _depends_on_the_longest(model)
+    joins = prefixes is None and len(waiting) > batch_size and not depends_on_the_longest(model)
     while waiting or going is not None:
         room = batch_size if going is None else batch_size - len(going.rows)
         if going is None or (waiting and joins and room >= ROOM * batch_size and going.plain):
             now, waiting, aside = _opened(model, waiting[:room]), waiting[room:], going
         else:
             now, aside = going, None
-        if now.cache is None and use_cache and prefixes is None and not hooks.in_force():
-            _, scores, cache = read_once(model, [row.prompt + row.opening for row in now.rows])
-        else:
-            scores, cache = _passed(model, now, use_cache, prefixes)
+        once = _opened_once(model, now) if use_cache and prefixes is None else None
+        scores, cache = _passed(model, now, use_cache, prefixes) if once is None else once
         yield scores, now.rows
         left = _gone_on(now, cache, most, model.pad_token)
         going = _joined(aside, left, model.pad_token)
@@ -71,13 +69,17 @@ def _passed(model: Model, now: Together, use_cache: bool, prefixes: Prefixes | N
     return out.logits[:, -1], out.past_key_values if use_cache else None
 
 
+def _opened_once(model: Model, now: Together) -> tuple[Scores, Any] | None:
+    """Of new rows, samples of one prompt say, those that are alike are run once; None where none are, or may be."""
+    texts = [(*row.prompt, *row.opening) for row in now.rows]
+    if now.cache is not None or len(set(texts)) == len(texts):
+        return None
+    found = read_once(model, texts)
+    return None if found is None else found[1:]
+
+
 def _opened(model: Model, rows: list[Row]) -> Together:
     return Together(rows, pad([r.prompt + r.opening for r in rows], pad_token=model.pad_token, device=model.device))
-
-
-def _depends_on_the_longest(model: Model) -> bool:
-    """True for rotary embeddings that are scaled by the largest position in the batch."""
-    return any(getattr(module, "rope_type", None) in ("dynamic", "longrope") for module in model.hf.modules())
 
 
 def _gone_on(now: Together, cache: Any, most: int, pad_token: int) -> Together | None:

@@ -102,12 +102,17 @@ def test_families_that_cannot_be_matched_are_refused():
         matched((first[0], second[1]), second)
 
 
+LENGTHS = (10, 100), (90, 5)
+
+
 def test_covariates_in_which_families_do_not_meet_are_named():
     first = drawn(20, 80, 0, [1, 1.0], 0, "a")
     assert unshared(first, drawn(26, 90, 0, [1, 1.0], 1, "b")) == ()
     assert unshared(first, drawn(90, 40, 0, [1, 1.0], 1, "b")) == ("prompt tokens",)
     wide = family_with([*range(2, 80)], first[1].clean[:78], np.ones((78, 2)), "wide")
-    assert unshared(first, wide) == unshared(wide, first) == ("prompt tokens",), "one lies within the other"
+    assert unshared(first, wide) == unshared(wide, first) == (), "one lies within the other"
+    short, long = (family_with([one] * 39 + [out], first[1].clean[:40], np.ones((40, 2)), "c") for one, out in LENGTHS)
+    assert unshared(short, long) == ("prompt tokens",), "whatever one outlier a side does"
 
 
 def test_what_a_covariate_explains_is_taken_out():

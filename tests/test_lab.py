@@ -163,7 +163,7 @@ def layers(folder, *options):
 
 def test_the_command_tells_how_long_and_then_what(folder):
     told = layers(folder, "--dry-run", "--operators", "all")
-    assert told.exit_code == 0 and "7 operators and features, patching, probes" in told.output
+    assert told.exit_code == 0 and "7 operators and patching, probes" in told.output
     assert not (folder / "out").exists()
     on_features = layers(folder, "--dry-run", "--operators", "all", "--saes", folder / "saes")
     assert "12 operators and" in on_features.output, "with the splice, and four on features"
@@ -196,6 +196,7 @@ def test_the_command_tells_how_long_and_then_what(folder):
         (["--families", "some"], "families without --data, a folder of others, are 'some'"),
         (["--families", "all"], "--data"),
         (["--n", 1], "n is 1"),
+        (["--operators", "probes, features"], "there are no SAEs to take them from"),
     ],
 )
 def test_bad_options_end_in_a_sentence(folder, options, sentence):
@@ -210,6 +211,8 @@ def test_a_curve_of_no_kind_makes_no_lab(model, tmp_path):
     plain = Subject(sr.plain_family(model, ["x" * 40, "y" * 50]), None)
     with steps() as bars, pytest.raises(ValueError, match="there is no reasoning family"):
         run_lab(model, None, [plain], [SkipBlock()], sr.Run.open(tmp_path), bars)
+    with steps() as bars, pytest.raises(ValueError, match="there is no part 'probe'; there are features, patching"):
+        run_lab(model, None, [plain], [SkipBlock()], sr.Run.open(tmp_path), bars, ["probe"])
 
 
 def test_operators_are_asked_for_by_name(folder):
@@ -227,6 +230,17 @@ def test_what_is_beside_the_operators_is_asked_for_by_name(folder, tmp_path):
     assert set(pd.read_parquet(tmp_path / "curves.parquet")["operator"]) == {"skip block, graded answers"}
     page = (tmp_path / "report.html").read_text(encoding="utf8")
     assert "Answers that are none, with a block skipped" in page and "What a probe reads" not in page
+
+
+@pytest.mark.parametrize(
+    ("part", "title"),
+    [("similar states", "States under fast and slow prompts"), ("probes", "a probe needs two labels")],
+)
+def test_a_part_that_says_nothing_of_kinds_makes_a_page_too(folder, tmp_path, part, title):
+    result = layers(folder, "--operators", part, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "report.html").read_text(encoding="utf8")
+    assert title in page and "What each operator says" not in page and "Inconclusive: none of 0 operators" in page
 
 
 def test_families_are_asked_for_by_name(folder, tmp_path):

@@ -501,6 +501,17 @@ def test_information_gain_is_two_forwards(model):
         information_gain(model, TASK, None, ["so"])
 
 
+def test_an_edit_of_some_items_is_of_these_in_every_part_of_the_gain(model):
+    thoughts, edit = ["so 3", "7 7", "x", "11 is 9", "the 11"], sr.Add(sr.Feature(1, 5), 30.0)
+    with sr.steered(model, SAES, *sr.per_row([], [edit], [], [], [])):
+        found = information_gain(model, TASK, "Steps:", thoughts)
+        own, bare = (answer_log_probs(model, TASK, "Steps:", said) for said in (thoughts, None))
+    np.testing.assert_allclose(found.own, own - bare, atol=1e-5)
+    plain = information_gain(model, TASK, "Steps:", thoughts)
+    assert abs(plain.own[1] - found.own[1]) > 1e-3
+    np.testing.assert_allclose(np.delete(found.own, 1), np.delete(plain.own, 1), atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("thought", "masked"),
     [("12 and 112 and 12.5", "… and 112 and 12.5"), ("12, then 12.", "…, then …."), ("1.12 12,000", "1.12 12,000")],

@@ -7,6 +7,7 @@ from conftest import tiny_model
 
 from saereason import (
     Add,
+    After,
     Effect,
     Everywhere,
     Feature,
@@ -80,7 +81,7 @@ def test_what_begins_alike_is_read_once_and_scored_as_by_itself(any_model, batch
         assert [shape[0] for shape in ran] == ([12] if edited else [4, 12])
 
 
-@pytest.mark.parametrize("when", [LastPromptToken(), Generated(), Steps(1, 2), Everywhere(), None])
+@pytest.mark.parametrize("when", [LastPromptToken(), Generated(), Steps(1, 2), After(" "), Everywhere(), None])
 def test_prompts_that_no_edit_visits_are_read_once_for_all_edits(any_model, when, monkeypatch):
     passes, run = [], hooks.run
     edits = [[] if when is None else [ScaleBlock(layer, 0.5, when=when)] for layer in (0, 1)]
@@ -89,7 +90,7 @@ def test_prompts_that_no_edit_visits_are_read_once_for_all_edits(any_model, when
     expected, found = [], []
     for metric, into in ((plain, expected), (kept, found)):
         for each in edits:
-            with steered(any_model, None, *each) as model_receipt:
+            with steered(any_model, None, *each, may_be_silent=True) as model_receipt:
                 into.append(metric(any_model))
             into.append(model_receipt.receipt)
         monkeypatch.setattr(hooks, "run", lambda m, rows, *a, **k: passes.append(a) or run(m, rows, *a, **k))
@@ -100,6 +101,27 @@ def test_prompts_that_no_edit_visits_are_read_once_for_all_edits(any_model, when
             (e.firings, e.positions, e.rows) for e in other.edits
         ]
     assert len(passes) == (2 if when == Everywhere() else 3)
+
+
+@pytest.mark.parametrize("kind", ["long positions", "convolutions", "a layer without keys"])
+def test_where_little_can_be_shared_the_numbers_are_the_same(kind):
+    """The prompts end before the rotary frequencies of the one change, the longest item after."""
+    from test_generate import odd_model
+
+    model = odd_model(kind)
+    items = LogProb.of(model, ["Tom has", "2 + 2 ="], ["x" * 40, " 4"]).items
+    expected = LogProb(items)(model)
+    torch.testing.assert_close(LogProb(items, prefixes=Prefixes())(model), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(log_probs_after(model, items, [3, 5]), expected, atol=1e-4, rtol=0)
+
+
+def test_what_is_not_shared_in_part_is_refused(model):
+    items = LogProb.of(model, PROMPTS[:1], TEXTS[:1]).items
+    for shared in (0, len(items[0].prompt)):
+        with pytest.raises(ValueError, match="of every prompt some tokens must be shared and some not"):
+            log_probs_after(model, items, [shared])
+    with pytest.raises(ValueError, match="an item has 601 tokens and the context"):
+        log_probs_after(model, [Scored((5,) * 600, (6,), (True,))], [7])
 
 
 def test_items_keep_their_order_and_progress_counts_them(model):

@@ -49,7 +49,7 @@ def layers(
     ] = "default",
     data: Annotated[
         Path | None,
-        typer.Option(help="A folder with published benchmarks in their public formats, for all but `default`."),
+        typer.Option(help="A folder with published benchmarks in their public formats, for families from there."),
     ] = None,
     saes: Annotated[
         str | None,
@@ -78,7 +78,7 @@ def layers(
         own = load_task(task) if task is not None else None
         asked = lab.subjects_of(lm, texts, n, families, task=own, data=data, seed=seed)
         able = lab.battery(lm, loaded, texts, operators)
-        parts = lab.parts_of(operators)
+        parts = lab.parts_of(operators, loaded)
         show(_told(lm, loaded, asked, able, parts))
         if dry_run:
             return
@@ -98,7 +98,7 @@ def _told(
     counts = {subject.name: len(subject.family.metric) for subject in asked}
     out.print(f"Families: {', '.join(f'{name} ({n})' for name, n in counts.items())}.", markup=False, highlight=False)
     minutes = lab.estimate(lm, loaded, asked, able, parts) / 60
-    operators = len(able) + (lab.FEATURE_OPERATORS if lab.FEATURES in parts and loaded else 0)
+    operators = len(able) + (lab.FEATURE_OPERATORS if lab.FEATURES in parts else 0)
     beside = f" and {', '.join(parts)}" if parts else ""
     out.print(f"{operators} operators{beside}: about {minutes:.1f} minutes.", markup=False, highlight=False)
     return {"families": counts, "operators": operators, "minutes": minutes}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float
 
+from saereason import hooks
 from saereason.metrics import Scored, log_probs_after
 from saereason.model import Model
 from saereason.tasks import Item, Task
@@ -52,8 +53,8 @@ class Thoughts:
 
     def gain(self, thoughts: Sequence[str]) -> Gain:
         """As `information_gain`."""
-        check_thoughts(self.task, thoughts)
         items = self.task.items
+        check_thoughts(self.task, thoughts)
         places = [_other(items, n) for n in range(len(items))]
         bare, own, masked, of_others = self.log_probs(
             [""] * len(items),
@@ -65,7 +66,14 @@ class Thoughts:
         return Gain(own - bare, masked - bare, of_others - bare)
 
     def log_probs(self, *ways: Sequence[str]) -> list[Float[np.ndarray, "item"]]:
-        """As `answer_log_probs`, for several thoughts of each item, of which the item itself is read once."""
+        """As `answer_log_probs`, for several thoughts of each item, of which the item itself is read once.
+
+        Nothing is shared or kept where an edit is in force, which may be of some items alone.
+        """
+        for thoughts in ways:
+            check_thoughts(self.task, thoughts)
+        if hooks.in_force():
+            return [answer_log_probs(self.model, self.task, self.instruction, thoughts) for thoughts in ways]
         asked = [pair for thoughts in ways for pair in enumerate(thoughts)]
         new = [pair for pair in dict.fromkeys(asked) if pair not in self.known]
         self.known.update(zip(new, _answers_after(self.model, self.task, self.instruction, new).tolist(), strict=True))

@@ -56,6 +56,11 @@ def changed(module: Any, change: Callable[[Any], Any]) -> Iterator[None]:
         yield
 
 
+def hooked(model: Model) -> bool:
+    """True if anything, whoever's, is hooked on a module of the model."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.hf.modules())
+
+
 def check_layers(model: Model, layers: Sequence[int]) -> None:
     """Raises ValueError for a layer the model does not have."""
     wrong = sorted({layer for layer in layers if not 0 <= layer < model.n_layers})

@@ -9,6 +9,9 @@ from jaxtyping import Float
 from .localise import Curve, Family
 
 COVARIATES = ("prompt tokens", "scored tokens", "tokens before the last scored", "clean log-probability")
+MIDDLE = (0.05, 0.95)
+"""Quantiles between which a family's items are taken to lie, outliers aside."""
+
 FEWEST_KEPT = 0.5
 """Share of the smaller family below which matched items no longer stand for it."""
 
@@ -90,10 +93,18 @@ def adjusted(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple
 
 
 def unshared(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple[str, ...]:
-    """Covariates in which the families do not meet: under half of one's items lie where the other has any."""
-    a, b = covariates(*first), covariates(*second)
-    among = [((x >= y.min(0)) & (x <= y.max(0))).mean(0) for x, y in ((a, b), (b, a))]
-    return tuple(name for name, *shares in zip(COVARIATES, *among, strict=True) if min(shares) < FEWEST_KEPT)
+    """Covariates in which the families do not meet: under half of either's items lie among the middle nine tenths of
+    the other's.
+    """
+    found = []
+    for name, *sides in zip(COVARIATES, covariates(*first).T, covariates(*second).T, strict=True):
+        a, b = (side[np.isfinite(side)] for side in sides)
+        among = [
+            np.mean((x >= low) & (x <= high))
+            for x, (low, high) in ((a, np.quantile(b, MIDDLE)), (b, np.quantile(a, MIDDLE)))
+        ]
+        found += [name] if max(among) < FEWEST_KEPT else []
+    return tuple(found)
 
 
 def _balance(

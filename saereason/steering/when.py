@@ -131,9 +131,10 @@ class After(When):
                 "elsewhere); use saereason's generate."
             )
         width, step = at.valid.shape[1], at.step
-        found = torch.zeros_like(at.valid)
-        for row, (tokens, steps) in enumerate(zip(at.so_far.tolist(), step.tolist(), strict=True)):
-            first = len(tokens) - 1 - steps[-1]  # where the generated tokens begin
+        found, padding = torch.zeros_like(at.valid), at.valid.flip(-1).int().argmax(-1).tolist()
+        rows = zip(at.so_far.tolist(), step.tolist(), padding, strict=True)
+        for row, (tokens, steps, after) in enumerate(rows):
+            first = len(tokens) - after - 1 - steps[-1]  # where the generated tokens begin
             for n in range(max(0, -steps[0]), width):
                 end = len(tokens) - width + n + 1
                 if self._is_said(tokens[first:end], model):

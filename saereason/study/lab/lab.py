@@ -27,9 +27,9 @@ from saereason.saes import SAE
 
 from .pair import Alike, alike
 from .parts import Parts, measure_parts, over_matched
-from .subjects import FEATURES, Pace, Sizes, Subject, feature_passes, n_tokens, passes_of, seconds_a_token, seconds_of
+from .subjects import PARTS, SIZES, Sizes, Subject
 
-NO_PARTS, SIZES = Parts(), Sizes()
+NO_PARTS = Parts()
 ALPHA = 0.05
 """Largest p at which an operator counts as showing something of kinds."""
 
@@ -86,25 +86,6 @@ class Lab:
         )
 
 
-def estimate(
-    model: Model,
-    saes: Mapping[int, SAE],
-    subjects: Sequence[Subject],
-    operators: Sequence[Operator],
-    parts: Sequence[str] = (),
-    sizes: Sizes = SIZES,
-) -> float:
-    """About how many seconds the lab takes, by a clean pass over a batch and a short answer where any are written.
-
-    Operators on features, a part, need not be there yet.
-    """
-    families = [subject.family for subject in subjects]
-    a_token = seconds_a_token(model, families[0])
-    passes = passes_of(model, saes, operators) + (feature_passes(model, saes) if FEATURES in parts else 0)
-    found = a_token * sum(map(n_tokens, families)) * passes
-    return found + (seconds_of(subjects, parts, sizes, Pace.of(model, subjects, a_token)) if parts else 0)
-
-
 def run_lab(
     model: Model,
     saes: Mapping[int, SAE] | None,
@@ -117,11 +98,14 @@ def run_lab(
 ) -> Lab:
     """The battery, the logit lens and the parts asked for; what they say, as tables and as `report.html`.
 
-    Raises ValueError without a reasoning and a knowledge family.
+    The part of features is their operators, from `feature_operators`. Raises ValueError for a part that there is not,
+    and without a reasoning and a knowledge family.
     """
     from .page import write_lab
 
     families = [subject.family for subject in subjects]
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}.")
     for kind in ("reasoning", "knowledge"):
         if not any(family.kind == kind for family in families):
             raise ValueError(f"there is no {kind} family; give at least one of each kind.")

@@ -45,6 +45,7 @@ LENS_NOTE = (
     "Mean first layer (counted from 0) from which the scored tokens are the likeliest, over items with any that the "
     "model gets right. What can be read at a layer need not be computed there."
 )
+SCREEN_HEADER = ("family", "rank correlation with skipping")
 SCREEN_NOTE = (
     "Over layers, of the mean effect. The gradient takes one pass forward and back for all layers; where it ranks them "
     "otherwise than skipping does, believe skipping."
@@ -66,31 +67,32 @@ def write_lab(folder: Path, model: Model, lab: Lab) -> None:
 
 def page(model: Model, lab: Lab) -> Page:
     """Findings first, then the figures behind them."""
-    sections: list[Section] = [
-        Table("What each operator says", FINDING_HEADER, tuple(finding_rows(lab)), WHAT_WOULD_CHANGE_IT),
-    ]
-    first, kinds = next(iter(lab.kinds.items()))
-    note = FAMILY_NOTE.format(operator=first)
-    sections.append(Table("Families", FAMILY_HEADER, tuple(family_rows(lab.of(first), kinds)), note))
-    if any(finding.centroids for finding in lab.kinds.values()):
-        sections.append(Figure("Depth of every family", _forest(lab)))
-    sections += [Figure(f"Layers: {operator}", plot_layers(lab.of(operator))) for operator in lab.kinds]
-    sections.append(Figure("Operators side by side", plot_operators(lab.curves)))
-    first, pair = next(iter(lab.pairs.items()))
-    chosen = {curve.family: curve for curve in lab.of(first)}
-    figure = plot_share_difference(chosen[pair.families[0]], chosen[pair.families[1]], pair)
-    sections.append(Figure(f"One pair of families: {first}", figure))
-    if lab.alike is not None:
-        sections += _matching(lab.alike)
-    if screen := screened(lab.curves):
-        rows = tuple((family, value) for family, value in screen.items())
-        sections.append(
-            Table("The gradient as a screen", ("family", "rank correlation with skipping"), rows, SCREEN_NOTE)
-        )
+    sections = [*_curves(lab)] if lab.curves else []
     sections.append(Table("Where the answer can be read", LENS_HEADER, tuple(lens_rows(lab.depths)), LENS_NOTE))
     sections += _parts(lab)
     sections.append(Text("In sentences", tuple(sentences(lab))))
     return Page(f"Where {model.name} reasons and where it knows", lab.verdict, tuple(sections))
+
+
+def _curves(lab: Lab) -> Iterator[Section]:
+    """What the operators say, of kinds and of one pair, and their curves."""
+    yield Table("What each operator says", FINDING_HEADER, tuple(finding_rows(lab)), WHAT_WOULD_CHANGE_IT)
+    first, kinds = next(iter(lab.kinds.items()))
+    note = FAMILY_NOTE.format(operator=first)
+    yield Table("Families", FAMILY_HEADER, tuple(family_rows(lab.of(first), kinds)), note)
+    if any(finding.centroids for finding in lab.kinds.values()):
+        yield Figure("Depth of every family", _forest(lab))
+    for operator in lab.kinds:
+        yield Figure(f"Layers: {operator}", plot_layers(lab.of(operator)))
+    for first, pair in [*lab.pairs.items()][:1]:
+        yield Figure("Operators side by side", plot_operators(lab.curves))
+        chosen = {curve.family: curve for curve in lab.of(first)}
+        figure = plot_share_difference(chosen[pair.families[0]], chosen[pair.families[1]], pair)
+        yield Figure(f"One pair of families: {first}", figure)
+    if lab.alike is not None:
+        yield from _matching(lab.alike)
+    if screen := screened(lab.curves):
+        yield Table("The gradient as a screen", SCREEN_HEADER, tuple(screen.items()), SCREEN_NOTE)
 
 
 def family_rows(curves: Sequence[Curve], found: KindFinding) -> Iterator[tuple[Any, ...]]:
