@@ -39,6 +39,8 @@ from saereason.plots import (
     save_figures,
     visible,
 )
+from saereason.plots.export import _on_white
+from saereason.plots.look import CLEAR, framed
 from saereason.quality import Quality
 from saereason.stats import Estimate, bootstrap_bands, wilson
 
@@ -569,3 +571,10 @@ def test_a_browser_draws_svg_and_png(tmp_path):
     svg, png, *_ = save_figures(FIGURES, tmp_path, ("svg", "png"))
     assert "<svg" in svg.read_text(encoding="utf8")[:500]
     assert png.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_an_image_stands_on_white_and_a_figure_on_its_page():
+    figure = framed(go.Figure(go.Scatter(y=[1, 2])), "a title")
+    assert (figure.layout.paper_bgcolor, _on_white(figure).layout.paper_bgcolor) == (CLEAR, "white")
+    dark = figure.update_layout(paper_bgcolor="#111111")
+    assert _on_white(dark).layout.paper_bgcolor == "#111111"

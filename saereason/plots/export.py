@@ -11,6 +11,7 @@ from plotly.graph_objects import Figure
 
 from saereason.runs import Run, installed
 
+from .look import CLEAR
 from .page import save_page
 
 FORMATS = ("html", "png", "svg")
@@ -67,12 +68,19 @@ def _kaleido() -> Any:
         raise ValueError(f"SVG and PNG need kaleido, which is not there; {INSTALL}.") from error
 
 
+def _on_white(figure: Figure) -> Figure:
+    """A page shows through a figure without a ground of its own; an image is looked at on any ground."""
+    if figure.layout.paper_bgcolor not in (None, CLEAR):
+        return figure
+    return type(figure)(figure).update_layout(paper_bgcolor="white")
+
+
 def _images(kaleido: Any, figures: Mapping[Path, Figure]) -> None:
     """Every figure as an image, the format being the ending of its path."""
     errors = import_module("choreographer.errors")
     jobs = [
         {
-            "fig": figure,
+            "fig": _on_white(figure),
             "path": path,
             "opts": {
                 "format": path.suffix[1:],

@@ -11,7 +11,7 @@ from plotly.graph_objects import Figure
 from saereason.visible import visible
 
 LAYERS = "layer (residual after the block, counted from 0)"
-INK, RULE = "#444444", "rgba(128, 128, 128, 0.25)"
+INK, RULE, CLEAR = "#444444", "rgba(128, 128, 128, 0.25)", "rgba(0, 0, 0, 0)"
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 
 
@@ -28,8 +28,8 @@ def framed(figure: Figure, title: str, said: str = "", *, height: int = 420) -> 
         margin={"l": 62, "r": 12, "t": top, "b": 56},
         font={"family": "system-ui, sans-serif", "size": 12.5, "color": INK},
         title={"text": text, "font_size": 15, "x": 0, "xref": "container", "y": 1, "yanchor": "top", "pad_t": lift},
-        paper_bgcolor="rgba(0, 0, 0, 0)",
-        plot_bgcolor="rgba(0, 0, 0, 0)",
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
         hovermode="closest",
         hoverlabel={"bgcolor": "#222222", "bordercolor": "#222222", "font_color": "#ffffff", "namelength": -1},
         legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"},
