@@ -71,8 +71,10 @@ def _passed(model: Model, now: Together, use_cache: bool, prefixes: Prefixes | N
 
 def _opened_once(model: Model, now: Together) -> tuple[Scores, Any] | None:
     """Of new rows, samples of one prompt say, those that are alike are run once; None where none are, or may be."""
+    if now.cache is not None:
+        return None
     texts = [(*row.prompt, *row.opening) for row in now.rows]
-    if now.cache is not None or len(set(texts)) == len(texts):
+    if len(set(texts)) == len(texts):
         return None
     found = read_once(model, texts)
     return None if found is None else found[1:]

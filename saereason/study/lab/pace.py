@@ -26,7 +26,7 @@ LABELS = 8
 WRITTEN = (2, 8)
 """Tokens of an answer, of the two whose times are told apart."""
 
-PROMPT, WORDINGS = 75, 6
+PROMPT_TOKENS, TIMES_READ = 75, 6
 """Tokens of a problem, and how often each is read to compare states: in four wordings, and in two by random weights."""
 
 FEATURE_OPERATORS = 4
@@ -120,7 +120,7 @@ class Pace:
 def seconds_of(subjects: Sequence[Subject], parts: Sequence[str], sizes: Sizes, pace: Pace) -> float:
     """About how long the parts take."""
     asked = [subject for subject in subjects if subject.task is not None]
-    similar = pace.read * sizes.compared * PROMPT * WORDINGS if SIMILAR in parts else 0.0
+    similar = pace.read * sizes.compared * PROMPT_TOKENS * TIMES_READ if SIMILAR in parts else 0.0
     return similar + sum(_seconds(subject, sizes, pace).get(part, 0.0) for subject in asked for part in parts)
 
 
