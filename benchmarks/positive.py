@@ -3,7 +3,7 @@
     python -m benchmarks.positive [--quick] [--seeds 20] [--first 0]
 
 For each seed a model is trained on the language of two-step sums, an SAE on the model, search ranks the SAE's features
-on discovery, and the first of them is challenged, sizes of 0.5, 1 and 1.5 times DiffMean's norm tried on rehearsal.
+on discovery, and the first of them is challenged, sizes of 1, 1.5, 2 and 3 times DiffMean's norm tried on rehearsal.
 `positive_passed`: on how many seeds it passes all of rungs 1 to 7; the rungs on which others stop stand beside.
 """
 
@@ -18,7 +18,7 @@ import saereason as sr
 from saereason.behaviours import sums_model, sums_saes, value_between
 
 VALUE = 1
-MULTIPLES = (0.5, 1.0, 1.5)
+MULTIPLES = (1.0, 1.5, 2.0, 3.0)
 
 
 def climbed(seed: int, n_steps: int | None) -> sr.Verdict:

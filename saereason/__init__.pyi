@@ -89,6 +89,7 @@ from .layers import probed as probed
 from .layers import published_tasks as published_tasks
 from .layers import similarities as similarities
 from .layers import step_map as step_map
+from .layers import unshared as unshared
 from .loading import load_model as load_model
 from .loading import random_copy as random_copy
 from .mechanisms import Adapted as Adapted

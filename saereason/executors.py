@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 from . import hooks
@@ -114,9 +114,12 @@ def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
     import torch
 
     each = max(1, torch.get_num_threads() // len(works))
-    done = SimpleQueue[tuple[int, T | None, BaseException | None]]()
+    done, begin, wanted = SimpleQueue[tuple[int, T | None, BaseException | None]](), Event(), True
 
     def work(place: int, context: Context) -> None:
+        begin.wait()  # until all have been started: Ctrl-C on the way leaves none that is not known to be alive
+        if not wanted:
+            return
         torch.set_num_threads(each)
         try:
             done.put((place, context.run(works[place]), None))
@@ -128,12 +131,15 @@ def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
     try:
         for thread in threads:
             thread.start()
+        begin.set()
         for _ in works:
             place, result, error = done.get()
             if error is not None:
                 raise error
             found[place] = result
     finally:
+        wanted = begin.is_set()
+        begin.set()
         _stop(threads)
     return [found[place] for place in range(len(works))]
 

@@ -64,6 +64,7 @@ def test_the_batch_does_not_matter(any_model, batch_size):
 @pytest.mark.parametrize("edited", [False, True])
 def test_what_begins_alike_is_read_once_and_scored_as_by_itself(any_model, batch_size, edited, monkeypatch):
     """Several ends of several questions, the longest beyond a sliding window, scored in part."""
+    any_model.hf(input_ids=torch.tensor([[5, 6]]), output_hidden_states=True)  # transformers leaves hooks of its own
     ran, run = [], hooks.run
     monkeypatch.setattr(hooks, "run", lambda m, rows, *a, **k: ran.append(rows.tokens.shape) or run(m, rows, *a, **k))
     items, shared = [], []

@@ -57,8 +57,9 @@ def changed(module: Any, change: Callable[[Any], Any]) -> Iterator[None]:
 
 
 def hooked(model: Model) -> bool:
-    """True if anything, whoever's, is hooked on a module of the model."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.hf.modules())
+    """True if anything is hooked on a module of the model, by whomever but transformers, which only takes notes."""
+    there = [(*module._forward_hooks.values(), *module._forward_pre_hooks.values()) for module in model.hf.modules()]
+    return any(not str(getattr(hook, "__module__", "")).startswith("transformers.") for each in there for hook in each)
 
 
 def check_layers(model: Model, layers: Sequence[int]) -> None:
