@@ -70,7 +70,7 @@ def _kaleido() -> Any:
 
 def _on_white(figure: Figure) -> Figure:
     """A page shows through a figure without a ground of its own; an image is looked at on any ground."""
-    if figure.layout.paper_bgcolor not in (None, CLEAR):
+    if figure.to_dict()["layout"].get("paper_bgcolor") not in (None, CLEAR):
         return figure
     return type(figure)(figure).update_layout(paper_bgcolor="white")
 
