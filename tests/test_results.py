@@ -388,7 +388,7 @@ def test_ctrl_c_stops_works_side_by_side():
     code = (
         "import signal, torch\nfrom saereason.executors import side_by_side\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a job in the background ignores it
-        "def work():\n    print('at work', flush=True)\n"
+        "def work():\n    print('at work\\n', end='', flush=True)\n"  # in one piece: the other prints too
         "    while True:\n        torch.randn(99, 99) @ torch.randn(99, 99)\n"
         "try:\n    side_by_side([work, work])\nexcept KeyboardInterrupt:\n    print('stopped')\n"
     )
