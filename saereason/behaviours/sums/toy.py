@@ -41,7 +41,7 @@ ERASED = 0.2
 WEIGHT = 5.0
 """What the loss on a digit or `?` counts, in losses on another word."""
 
-DESIGN = Design("topk", d_sae=160, k=1, lr=3e-3)
+DESIGN = Design("topk", d_sae=512, k=1, lr=3e-3, dead_after=5_000)
 N_ROWS = 66_000
 
 
