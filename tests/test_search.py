@@ -373,6 +373,8 @@ def test_matched_features_share_layer_and_firing_rate(seed, place, n):
     }
     gaps.pop(feature, None)
     assert all(gaps[f] <= sorted(gaps.values())[3 * n - 1] for f in found)
+    others = matched_features(table, feature, n, seed=seed, near=3, besides=[*found, Feature(9, 0)])
+    assert set(others).isdisjoint(found) and len(others) == n
 
 
 def test_matched_features_that_are_not_there_are_refused():

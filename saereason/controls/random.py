@@ -1,5 +1,7 @@
 """Chance: features and directions that share all but the meaning with the one under test."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -8,17 +10,19 @@ from torch import Tensor
 from saereason.features import Feature, FeatureTable
 
 
-def matched_features(table: FeatureTable, feature: Feature, n: int, *, seed: int = 0, near: int = 10) -> list[Feature]:
+def matched_features(
+    table: FeatureTable, feature: Feature, n: int, *, seed: int = 0, near: int = 10, besides: Sequence[Feature] = ()
+) -> list[Feature]:
     """`n` random features of the same layer whose firing rate on plain and problem text is near the feature's.
 
     Drawn from the `near · n` features closest in the table's column `firing_rate` that fire at all, or from the closest
     quarter of them where that is fewer, so that a small dictionary's draws are near too; decoder rows are of one norm
-    in every SAE that saereason trains. Raises ValueError where the layer has too few.
+    in every SAE that saereason trains. Those in `besides` are not drawn: the feature's copies, say. Raises ValueError
+    where the layer has too few.
     """
     rate = table.row(feature)["firing_rate"]
-    rows = table.where(
-        (table["layer"] == feature.layer) & (table["index"] != feature.index) & (table["firing_rate"] > 0)
-    )
+    taken = [feature.index, *(other.index for other in besides if other.layer == feature.layer)]
+    rows = table.where((table["layer"] == feature.layer) & ~np.isin(table["index"], taken) & (table["firing_rate"] > 0))
     if len(rows) < n:
         raise ValueError(
             f"layer {feature.layer} has {len(rows)} other features that fire; {n} random ones were asked for."

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from saereason.controls.random import matched_features, random_directions
+from saereason.controls.random import random_directions
 from saereason.features import Feature
 from saereason.saes import SAE, decoder_row, sae_at
 from saereason.stats import mean_interval, paired_difference
@@ -17,7 +17,8 @@ from .rung import Rung, untried
 def beats_chance(bench: Bench, candidate: Candidate) -> Rung:
     """Passes if steering brings the behaviour about on more prompts than every one of the random draws does (matched
     features and directions of one norm, `n_draws` of each), the interval of its lead over their mean is above 0, and
-    so are those of its lead over the best features of frozen-decoder and untrained SAEs, where there are any.
+    so are those of its lead over the best features of frozen-decoder and untrained SAEs, where there are any. Copies of
+    the feature, at a decoder cosine of 0.7 or more, are not drawn, and how many there are is said.
     """
     trial = bench.behaviour.absent
     if trial is None:
@@ -33,6 +34,8 @@ def beats_chance(bench: Bench, candidate: Candidate) -> Rung:
         f"steering brings it about on {steered.mean():.0%} of {len(steered)} prompts, {len(every)} random features "
         f"and directions on {every.mean():.0%}, the best of them on {largest:.0%}"
     ]
+    if copies := bench.copies(candidate.feature):
+        said.append(f"copies of it not drawn: {len(copies)}")
     for name, other in _trained_less(bench, candidate).items():
         figure = paired_difference(steered, bench.right(trial, other))
         passed &= figure.low > 0
@@ -53,7 +56,7 @@ def random_features(bench: Bench, candidate: Candidate) -> list[Intervention]:
     size = _size(bench, candidate)
     return [
         Add(other, candidate.sign * size / _norm(bench.saes, other), bench.behaviour.when)
-        for other in matched_features(bench.discovery.table, candidate.feature, bench.n_draws, seed=bench.seed)
+        for other in bench.random_features(candidate.feature, bench.seed)
     ]
 
 

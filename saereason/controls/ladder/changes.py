@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from saereason.controls.random import matched_features
 from saereason.effects import share_of
 from saereason.stats import mcnemar, mean_interval, paired_difference
 from saereason.steering import Clamp, Everywhere
@@ -41,7 +40,8 @@ def changes_the_task(bench: Bench, candidate: Candidate) -> Rung:
 def is_necessary(bench: Bench, candidate: Candidate) -> Rung:
     """Passes if ablating the feature everywhere takes the behaviour away on more prompts than it brings it (the
     interval of the paired difference is below 0); on more than ablation of `n_draws` matched features does on average
-    (the interval of that lead is below 0); and than at least nine of ten of those do each.
+    (the interval of that lead is below 0); and than at least nine of ten of those do each. Copies of the feature are
+    not among them, as on rung 4.
     """
     trial = bench.behaviour.present
     if trial is None:
@@ -50,7 +50,7 @@ def is_necessary(bench: Bench, candidate: Candidate) -> Rung:
         return untried(7, "it is less active with the behaviour, so there is nothing to ablate")
     clean = bench.right(trial)
     ablated = bench.right(trial, Clamp(candidate.feature, 0.0, Everywhere()))
-    others = matched_features(bench.discovery.table, candidate.feature, bench.n_draws, seed=bench.seed + 1)
+    others = bench.random_features(candidate.feature, bench.seed + 1)
     matched = np.stack([bench.right(trial, Clamp(other, 0.0, Everywhere())) for other in others])
     figure = paired_difference(ablated, clean)
     lead = mean_interval(ablated - matched.mean(axis=0), seed=bench.seed)

@@ -8,10 +8,7 @@ from saereason.features import Feature
 from saereason.saes import SAE, decoder_cosines, decoder_row, sae_at
 
 from .bench import Bench, Candidate
-from .rung import ALPHA, Rung, untried
-
-SAME = 0.7
-"""Cosine of decoder rows from which two SAEs' features count as one (Paulo and Belrose, arXiv 2501.16615)."""
+from .rung import ALPHA, SAME, Rung, untried
 
 
 def recurs(bench: Bench, candidate: Candidate) -> Rung:
