@@ -70,11 +70,15 @@ def test_the_page_tells_what_was_found(lab, model):
     assert titles[:3] == ["What each operator says", "Families", "Depth of every family"]
     rows = {row[0]: row for row in told.sections[1].rows}
     first, found = rows["reasoning 0"], lab.kinds["skip block"]
-    assert first[1:3] == ("reasoning", len(lab.curves[0].drop)) and first[-1] == ""
+    assert first[1:3] == ("reasoning", len(lab.curves[0].drop))
+    assert "not counted because" not in told.sections[1].header, "all are counted"
     assert (first[5].value, first[5].low, first[5].high) == found.centroids["reasoning 0"]
     kept = [n for n in range(12) if n not in found.layers_left_out]
     assert first[4].value == pytest.approx(lab.curves[0].drop[:, kept].sum(1).mean()) and rows["plain text"][5] is None
     assert "Operators side by side" in titles and "Where the answer can be read" in titles
+    fewer = {"skip block": dataclasses.replace(found, families_left_out={"reasoning 0": "few items"})}
+    table = page(model, dataclasses.replace(lab, kinds=lab.kinds | fewer)).sections[1]
+    assert table.header[-1] == "not counted because" and [row[-1] for row in table.rows[:2]] == ["few items", ""]
 
 
 def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
@@ -217,16 +221,16 @@ def test_a_curve_of_no_kind_makes_no_lab(model, tmp_path):
 
 def test_operators_are_asked_for_by_name(folder):
     result = layers(folder, "--dry-run", "--operators", "skip MLP, skip block by gradient")
-    assert result.exit_code == 0 and "2 operators: about" in result.output
+    assert result.exit_code == 0 and "Asked for: skip block by gradient, skip MLP. This takes about" in result.output
 
 
 def test_what_is_beside_the_operators_is_asked_for_by_name(folder, tmp_path):
     """Without any operator, too."""
     told = layers(folder, "--dry-run", "--operators", "patching, skip MLP,probes")
-    assert "1 operators and patching, probes: about" in told.output
+    assert "Asked for: skip MLP, patching, probes. This takes about" in told.output
     result = layers(folder, "--operators", "graded answers", "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "0 operators and graded answers: about" in result.output
+    assert "Asked for: graded answers. This takes about" in result.output
     assert set(pd.read_parquet(tmp_path / "curves.parquet")["operator"]) == {"skip block, graded answers"}
     page = (tmp_path / "report.html").read_text(encoding="utf8")
     assert "Answers that are none, with a block skipped" in page and "What a probe reads" not in page

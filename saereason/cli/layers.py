@@ -99,8 +99,8 @@ def _told(
     out.print(f"Families: {', '.join(f'{name} ({n})' for name, n in counts.items())}.", markup=False, highlight=False)
     minutes = lab.estimate(lm, loaded, asked, able, parts) / 60
     operators = len(able) + (lab.FEATURE_OPERATORS if lab.FEATURES in parts else 0)
-    beside = f" and {', '.join(parts)}" if parts else ""
-    out.print(f"{operators} operators{beside}: about {minutes:.1f} minutes.", markup=False, highlight=False)
+    named = ", ".join([*(operator.name for operator in able), *parts])
+    out.print(f"Asked for: {named}. This takes about {minutes:.1f} minutes.", markup=False, highlight=False)
     return {"families": counts, "operators": operators, "minutes": minutes}
 
 

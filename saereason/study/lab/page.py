@@ -79,7 +79,9 @@ def _curves(lab: Lab) -> Iterator[Section]:
     yield Table("What each operator says", FINDING_HEADER, tuple(finding_rows(lab)), WHAT_WOULD_CHANGE_IT)
     first, kinds = next(iter(lab.kinds.items()))
     note = FAMILY_NOTE.format(operator=first)
-    yield Table("Families", FAMILY_HEADER, tuple(family_rows(lab.of(first), kinds)), note)
+    rows = tuple(family_rows(lab.of(first), kinds))
+    shown = len(FAMILY_HEADER) - (not kinds.families_left_out)  # a column with nothing in it is not
+    yield Table("Families", FAMILY_HEADER[:shown], tuple(row[:shown] for row in rows), note)
     if any(finding.centroids for finding in lab.kinds.values()):
         yield Figure("Depth of every family", _forest(lab))
     for operator in lab.kinds:
