@@ -121,6 +121,5 @@ def _matched(table: FeatureTable, features: Sequence[Feature], seed: int) -> tup
     """One for each feature, none of them twice, none of them a candidate."""
     found: list[Feature] = []
     for feature in features:
-        near = matched_features(table, feature, 2 * len(features), seed=seed)
-        found.append(next(other for other in near if other not in found and other not in features))
+        found += matched_features(table, feature, 1, seed=seed, besides=(*features, *found))
     return tuple(found)

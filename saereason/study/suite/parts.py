@@ -164,17 +164,12 @@ def _matched(chosen: Chosen, features: Sequence[Feature]) -> list[tuple[Feature,
 
     The draws of one feature differ, and so do the features of one draw.
     """
-    ground, taken = chosen.ground, set(features)
-    sets: list[tuple[Feature, ...]] = []
-    for draw in range(ground.sizes.n_draws):
+    n_draws, sets = chosen.ground.sizes.n_draws, []
+    for draw in range(n_draws):
         one: list[Feature] = []
         for place, feature in enumerate(features):
-            free = [
-                each
-                for each in matched_features(chosen.table, feature, 2 * len(features), seed=1000 * draw + place)
-                if each not in taken and each not in one
-            ]
-            one += free[:1]
+            seed, besides = 1000 * draw + place, (*features, *one)
+            one += matched_features(chosen.table, feature, 1, seed=seed, near=10 * n_draws, besides=besides)
         sets.append(tuple(one))
     return sets
 
