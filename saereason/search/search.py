@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -45,6 +45,16 @@ class _Sums:
 
     def __add__(self, other: "_Sums") -> "_Sums":
         return _Sums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+
+def _in_place(held: Any, new: Any) -> Any:
+    """`new`, in the memory of `held`: sums that moved with every batch would leave the heap in pieces."""
+    if isinstance(held, Tensor):
+        return held.copy_(new)
+    if isinstance(held, int):
+        return new
+    parts = zip(vars(held).values(), vars(new).values(), strict=True)
+    return type(held)(*(_in_place(old, each) for old, each in parts))
 
 
 COMPARED = 8
@@ -97,7 +107,7 @@ def search(
             now = slice(done, done + len(batch.label))
             for layer in layers:
                 part = _Sums.of(batch, layer, paired=paired)
-                sums[layer] = sums[layer] + part if layer in sums else part
+                sums[layer] = _in_place(sums[layer], sums[layer] + part) if layer in sums else part
             if filling is not None:
                 filling.add(rows[now], torch.cat([batch.values[layer].cpu() for layer in layers], dim=1).numpy())
             done = now.stop
