@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event, Thread
+from threading import Thread
 from typing import Any, TypeVar
 
 from . import hooks
@@ -114,11 +114,10 @@ def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
     import torch
 
     each = max(1, torch.get_num_threads() // len(works))
-    done, begin, wanted = SimpleQueue[tuple[int, T | None, BaseException | None]](), Event(), True
+    done, begin = SimpleQueue[tuple[int, T | None, BaseException | None]](), SimpleQueue[bool]()
 
     def work(place: int, context: Context) -> None:
-        begin.wait()  # until all have been started: Ctrl-C on the way leaves none that is not known to be alive
-        if not wanted:
+        if not begin.get():  # once all have been started: Ctrl-C on the way leaves none that is not known to be alive
             return
         torch.set_num_threads(each)
         try:
@@ -131,15 +130,16 @@ def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
     try:
         for thread in threads:
             thread.start()
-        begin.set()
+        for _ in works:
+            begin.put(True)  # in one piece, which Ctrl-C cannot leave half done as it can an Event's `set`
         for _ in works:
             place, result, error = done.get()
             if error is not None:
                 raise error
             found[place] = result
     finally:
-        wanted = begin.is_set()
-        begin.set()
+        for _ in works:
+            begin.put(False)
         _stop(threads)
     return [found[place] for place in range(len(works))]
 

@@ -167,10 +167,10 @@ def layers(folder, *options):
 
 def test_the_command_tells_how_long_and_then_what(folder):
     told = layers(folder, "--dry-run", "--operators", "all")
-    assert told.exit_code == 0 and "7 operators and patching, probes" in told.output
+    assert told.exit_code == 0 and "block × 0.5" in told.output and "features" not in told.output
     assert not (folder / "out").exists()
     on_features = layers(folder, "--dry-run", "--operators", "all", "--saes", folder / "saes")
-    assert "12 operators and" in on_features.output, "with the splice, and four on features"
+    assert "SAE splice" in on_features.output and "features" in on_features.output
     result = layers(folder, "--operators", "all", "--saes", folder / "saes")
     assert result.exit_code == 0, result.output
     assert "Families: word problems (12), capital (12), plain text (3)." in result.output

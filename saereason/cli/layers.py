@@ -100,7 +100,9 @@ def _told(
     minutes = lab.estimate(lm, loaded, asked, able, parts) / 60
     operators = len(able) + (lab.FEATURE_OPERATORS if lab.FEATURES in parts else 0)
     named = ", ".join([*(operator.name for operator in able), *parts])
-    out.print(f"Asked for: {named}. This takes about {minutes:.1f} minutes.", markup=False, highlight=False)
+    out.print(
+        f"Asked for: {named}. This takes about {minutes:.1f} minutes.", markup=False, highlight=False, soft_wrap=True
+    )
     return {"families": counts, "operators": operators, "minutes": minutes}
 
 
