@@ -167,10 +167,12 @@ def layers(folder, *options):
 
 def test_the_command_tells_how_long_and_then_what(folder):
     told = layers(folder, "--dry-run", "--operators", "all")
-    assert told.exit_code == 0 and "block × 0.5" in told.output and "features" not in told.output
+    blocks = "skip block, skip block by gradient, block × 0.5, block × 1.5, mean of block, skip attention, skip MLP, "
+    beside = "patching, probes, steps, graded answers, fast and slow, similar states. This takes about"
+    assert told.exit_code == 0 and f"Asked for: {blocks}{beside}" in told.output
     assert not (folder / "out").exists()
     on_features = layers(folder, "--dry-run", "--operators", "all", "--saes", folder / "saes")
-    assert "SAE splice" in on_features.output and "features" in on_features.output
+    assert f"Asked for: {blocks}SAE splice, features, {beside}" in on_features.output
     result = layers(folder, "--operators", "all", "--saes", folder / "saes")
     assert result.exit_code == 0, result.output
     assert "Families: word problems (12), capital (12), plain text (3)." in result.output
