@@ -9,7 +9,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -133,7 +133,7 @@ def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
         for _ in works:
             begin.put(True)  # in one piece, which Ctrl-C cannot leave half done as it can an Event's `set`
         for _ in works:
-            place, result, error = done.get()
+            place, result, error = _wait(done)
             if error is not None:
                 raise error
             found[place] = result
@@ -142,6 +142,15 @@ def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
             begin.put(False)
         _stop(threads)
     return [found[place] for place in range(len(works))]
+
+
+def _wait(queue: SimpleQueue[T]) -> T:
+    """The next of a queue. It looks up now and then: Ctrl-C just before a wait begins does not end that wait."""
+    while True:
+        try:
+            return queue.get(timeout=0.5)
+        except Empty:
+            continue
 
 
 def _stop(threads: Iterable[Thread]) -> None:
