@@ -27,6 +27,7 @@ from saereason import (
 )
 from saereason.examples import Examples
 from saereason.model import pad
+from saereason.saes import copies
 from saereason.search import Block, Moments, moments
 from saereason.search.pooled import AT_LEAST
 from saereason.search.scores import auroc, cohens_d, welch_t
@@ -357,13 +358,17 @@ def rates(n=300, seed=0):
     return FeatureTable({"layer": np.arange(n) // 100, "index": np.arange(n) % 100, "firing_rate": rate})
 
 
+APART = {layer: tiny_sae("topk", layer, d_in=256, d_sae=100) for layer in range(3)}
+"""SAEs for `rates`, in which no feature is a copy of another."""
+
+
 @given(st.integers(0, 100), st.integers(0, 299), st.integers(0, 12))
 @settings(max_examples=40, deadline=None)
 def test_matched_features_share_layer_and_firing_rate(seed, place, n):
     table = rates()
     feature = list(table)[place]
-    found = matched_features(table, feature, n, seed=seed, near=3)
-    assert found == matched_features(table, feature, n, seed=seed, near=3)
+    found = matched_features(table, APART, feature, n, seed=seed, near=3)
+    assert found == matched_features(table, APART, feature, n, seed=seed, near=3)
     assert len(set(found)) == n and feature not in found
     assert {f.layer for f in found} <= {feature.layer} and all(type(f.index) is int for f in found)
     firing = table.where((table["firing_rate"] > 0) & (table["layer"] == feature.layer))
@@ -373,15 +378,36 @@ def test_matched_features_share_layer_and_firing_rate(seed, place, n):
     }
     gaps.pop(feature, None)
     assert all(gaps[f] <= sorted(gaps.values())[3 * n - 1] for f in found)
-    others = matched_features(table, feature, n, seed=seed, near=3, besides=[*found, Feature(9, 0)])
+    others = matched_features(table, APART, feature, n, seed=seed, near=3, besides=[*found, Feature(9, 0)])
     assert set(others).isdisjoint(found) and len(others) == n
+
+
+def test_a_matched_feature_is_no_copy():
+    """Neither of the feature nor of those besides; one at a cosine below 0.7 may be drawn."""
+    sae = tiny_sae("topk", 1, d_in=256, d_sae=100)
+    with torch.no_grad():
+        for place, of, cosine in ((2, 1, 1.0), (3, 1, 0.75), (4, 1, 0.6), (6, 5, 0.8)):
+            away = sae.W_dec[place] - (sae.W_dec[place] @ sae.W_dec[of]) / sae.W_dec[of].square().sum() * sae.W_dec[of]
+            units = sae.W_dec[of] / sae.W_dec[of].norm(), away / away.norm()
+            sae.W_dec[place] = 3 * (cosine * units[0] + (1 - cosine**2) ** 0.5 * units[1])
+    table = FeatureTable({"layer": np.ones(100, dtype=int), "index": np.arange(100), "firing_rate": np.full(100, 0.1)})
+    one = Feature(1, 1)
+    assert [each.index for each in copies({1: sae}, one)] == [2, 3]
+    drawn = {f.index for seed in range(60) for f in matched_features(table, {1: sae}, one, 5, seed=seed, near=20)}
+    assert drawn.isdisjoint({1, 2, 3}) and {4, 5, 6} <= drawn
+    drawn = {
+        f.index
+        for seed in range(60)
+        for f in matched_features(table, {1: sae}, one, 5, seed=seed, near=20, besides=[Feature(1, 5), Feature(0, 7)])
+    }
+    assert drawn.isdisjoint({1, 2, 3, 5, 6}) and {4, 7} <= drawn
 
 
 def test_matched_features_that_are_not_there_are_refused():
     with pytest.raises(ValueError, match=r"layer 1 has \d+ other features that fire; 100 random ones were asked for"):
-        matched_features(rates(), Feature(1, 5), 100)
+        matched_features(rates(), APART, Feature(1, 5), 100)
     with pytest.raises(ValueError, match="L9/0 is in the table 0 times"):
-        matched_features(rates(), Feature(9, 0), 3)
+        matched_features(rates(), APART, Feature(9, 0), 3)
 
 
 def test_random_directions_have_the_norm_and_no_preference():

@@ -1,6 +1,6 @@
 """Chance: features and directions that share all but the meaning with the one under test."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -8,20 +8,29 @@ from jaxtyping import Float
 from torch import Tensor
 
 from saereason.features import Feature, FeatureTable
+from saereason.saes import SAE, copies
 
 
 def matched_features(
-    table: FeatureTable, feature: Feature, n: int, *, seed: int = 0, near: int = 10, besides: Sequence[Feature] = ()
+    table: FeatureTable,
+    saes: Mapping[int, SAE],
+    feature: Feature,
+    n: int,
+    *,
+    seed: int = 0,
+    near: int = 10,
+    besides: Sequence[Feature] = (),
 ) -> list[Feature]:
     """`n` random features of the same layer whose firing rate on plain and problem text is near the feature's.
 
     Drawn from the `near · n` features closest in the table's column `firing_rate` that fire at all, or from the closest
     quarter of them where that is fewer, so that a small dictionary's draws are near too; decoder rows are of one norm
-    in every SAE that saereason trains. Those in `besides` are not drawn: the feature's copies, say. Raises ValueError
-    where the layer has too few.
+    in every SAE that saereason trains. Not drawn are those in `besides`, nor copies, of the feature or of those: where
+    an SAE has split a feature, its other part is not chance. Raises ValueError where the layer has too few.
     """
     rate = table.row(feature)["firing_rate"]
-    taken = [feature.index, *(other.index for other in besides if other.layer == feature.layer)]
+    known = [feature, *(other for other in besides if other.layer == feature.layer)]
+    taken = [each.index for one in known for each in (one, *copies(saes, one))]
     rows = table.where((table["layer"] == feature.layer) & ~np.isin(table["index"], taken) & (table["firing_rate"] > 0))
     if len(rows) < n:
         raise ValueError(

@@ -65,7 +65,7 @@ def measure_arms(stage: Stage, discovery: Task, task: Task, choice: Choice) -> A
     chance = {
         "random_feature": [
             Arm(str(f), task.direct, (Add(f, choice.coefficient, once),))
-            for f in matched_features(choice.table, choice.feature, n, seed=seed)
+            for f in matched_features(choice.table, stage.saes, choice.feature, n, seed=seed)
         ],
         "random_direction": [
             Arm(f"direction {k}", task.direct, (AddVector(edit.layer, v, 1.0, once, f"random {k}"),))

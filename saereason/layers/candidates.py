@@ -108,7 +108,7 @@ def candidate_features(
     best, drawn = {}, {}
     for layer in sorted(saes):
         best[layer] = tuple(table.where(table["layer"] == layer).top(n, "studentised"))
-        drawn[layer] = _matched(table, best[layer], seed)
+        drawn[layer] = _matched(table, saes, best[layer], seed)
     return {CANDIDATES: best, MATCHED: drawn}
 
 
@@ -117,9 +117,11 @@ def beyond(curve: Curve, control: Curve) -> Curve:
     return replace(curve, operator=f"{curve.operator}, beyond matched", drop=curve.drop - control.drop)
 
 
-def _matched(table: FeatureTable, features: Sequence[Feature], seed: int) -> tuple[Feature, ...]:
+def _matched(
+    table: FeatureTable, saes: Mapping[int, SAE], features: Sequence[Feature], seed: int
+) -> tuple[Feature, ...]:
     """One for each feature, none of them twice, none of them a candidate."""
     found: list[Feature] = []
     for feature in features:
-        found += matched_features(table, feature, 1, seed=seed, besides=(*features, *found))
+        found += matched_features(table, saes, feature, 1, seed=seed, besides=(*features, *found))
     return tuple(found)

@@ -6,9 +6,11 @@ from .fetch import fetch_saes, saes_of
 from .pack import save_pack
 from .sae import (
     SAE,
+    SAME,
     check_in_units_of_resid,
     check_saes,
     check_serving,
+    copies,
     decoder_cosines,
     decoder_row,
     decoder_rows,
@@ -23,12 +25,14 @@ from .sae import (
 
 __all__ = [
     "SAE",
+    "SAME",
     "Active",
     "Encoder",
     "check_folder",
     "check_in_units_of_resid",
     "check_saes",
     "check_serving",
+    "copies",
     "decoder_cosines",
     "decoder_row",
     "decoder_rows",

@@ -23,6 +23,9 @@ NORMALISED_BY_TOKEN = ("none", "layer_norm", "constant_norm_rescale")
 INSIDE = ("saereason", "torch", "contextlib", "jaxtyping", "beartype")
 """Packages between which and the user's own code a warning points at the user's."""
 
+SAME = 0.7
+"""Cosine of decoder rows from which two features count as one (Paulo and Belrose, arXiv 2501.16615)."""
+
 ONE_COLUMN = ("standard", "jumprelu")
 """Architectures whose features do not compete: one encoder column gives one feature."""
 
@@ -188,6 +191,13 @@ def encode_changed(
 def decoder_cosines(sae: SAE, direction: Float[Tensor, "d_model"]) -> Float[Tensor, "d_sae"]:
     """Cosine of each feature's decoder row with a direction, float32."""
     return cosine_similarity(sae.W_dec.detach().float(), direction.float()[None], dim=-1)
+
+
+def copies(saes: Mapping[int, SAE], feature: Feature) -> list[Feature]:
+    """Other features of its SAE whose decoder row has a cosine of at least 0.7 with its own: parts of a split one."""
+    sae = sae_at(saes, feature)
+    near = (decoder_cosines(sae, decoder_row(sae, feature.index)) >= SAME).nonzero().flatten().tolist()
+    return [Feature(feature.layer, index) for index in near if index != feature.index]
 
 
 def sae_hash(sae: SAE) -> str:

@@ -21,13 +21,12 @@ from saereason.model import Model
 from saereason.prefixes import Prefixes
 from saereason.quality import firing_rates
 from saereason.runs import Run
-from saereason.saes import SAE, decoder_cosines, decoder_row, hashes, sae_at
+from saereason.saes import SAE, hashes
 from saereason.search import Block, add_max_t, diff_mean, diff_mean_scores, probe_scores, residuals, search
 from saereason.steering import Divergence, Intervention
 
 from .behaviour import Behaviour, Sample
 from .counterexamples import Counterexamples
-from .rung import SAME
 
 KL_PROMPTS, KL_TOKENS = 32, 8
 """Prompts, and tokens of their clean answers, over which KL is measured."""
@@ -137,16 +136,9 @@ class Bench:
             self._kept[name] = {"DiffMean": diff_mean_scores(train, test), "a logistic probe": probe}
         return self._kept[name]
 
-    def copies(self, feature: Feature) -> list[Feature]:
-        """Other features of its SAE whose decoder row has a cosine of at least 0.7 with its own."""
-        sae = sae_at(self.saes, feature)
-        near = np.flatnonzero(decoder_cosines(sae, decoder_row(sae, feature.index)).cpu().numpy() >= SAME)
-        return [Feature(feature.layer, int(index)) for index in near if index != feature.index]
-
     def random_features(self, feature: Feature, seed: int) -> list[Feature]:
-        """`n_draws` matched features, none a copy: where an SAE has split a feature, its other part is not chance."""
-        besides = self.copies(feature)
-        return matched_features(self.discovery.table, feature, self.n_draws, seed=seed, besides=besides)
+        """`n_draws` matched features."""
+        return matched_features(self.discovery.table, self.saes, feature, self.n_draws, seed=seed)
 
     @cached_property
     def hashes(self) -> tuple[tuple[int, str], ...]:

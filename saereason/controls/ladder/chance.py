@@ -6,7 +6,7 @@ import numpy as np
 
 from saereason.controls.random import random_directions
 from saereason.features import Feature
-from saereason.saes import SAE, decoder_row, sae_at
+from saereason.saes import SAE, copies, decoder_row, sae_at
 from saereason.stats import mean_interval, paired_difference
 from saereason.steering import Add, AddVector, Intervention
 
@@ -34,8 +34,8 @@ def beats_chance(bench: Bench, candidate: Candidate) -> Rung:
         f"steering brings it about on {steered.mean():.0%} of {len(steered)} prompts, {len(every)} random features "
         f"and directions on {every.mean():.0%}, the best of them on {largest:.0%}"
     ]
-    if copies := bench.copies(candidate.feature):
-        said.append(f"copies of it not drawn: {len(copies)}")
+    if same := copies(bench.saes, candidate.feature):
+        said.append(f"copies of it not drawn: {len(same)}")
     for name, other in _trained_less(bench, candidate).items():
         figure = paired_difference(steered, bench.right(trial, other))
         passed &= figure.low > 0

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from saereason.features import Feature
-from saereason.saes import SAE, decoder_cosines, decoder_row, sae_at
+from saereason.saes import SAE, SAME, decoder_cosines, decoder_row, sae_at
 
 from .bench import Bench, Candidate
-from .rung import ALPHA, SAME, Rung, untried
+from .rung import ALPHA, Rung, untried
 
 
 def recurs(bench: Bench, candidate: Candidate) -> Rung:

@@ -8,9 +8,6 @@ from saereason.stats import Estimate
 
 ALPHA = 0.05
 
-SAME = 0.7
-"""Cosine of decoder rows from which two features count as one (Paulo and Belrose, arXiv 2501.16615)."""
-
 NAMES = {
     1: ("correlates", "does not correlate"),
     2: ("replicates", "does not replicate"),

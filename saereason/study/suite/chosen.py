@@ -162,8 +162,8 @@ class Chosen:
 
     def random_features(self) -> list[Add]:
         """Matched to the feature that is added, in its size."""
-        sizes, one = self.ground.sizes, self.added
-        drawn = matched_features(self.table, one.feature, sizes.n_random, seed=self.ground.seed)
+        ground, one = self.ground, self.added
+        drawn = matched_features(self.table, ground.saes, one.feature, ground.sizes.n_random, seed=ground.seed)
         return [Add(feature, one.coefficient, one.when) for feature in drawn]
 
     def vector(self, name: str, vector: Tensor) -> AddVector:

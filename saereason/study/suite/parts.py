@@ -169,7 +169,9 @@ def _matched(chosen: Chosen, features: Sequence[Feature]) -> list[tuple[Feature,
         one: list[Feature] = []
         for place, feature in enumerate(features):
             seed, besides = 1000 * draw + place, (*features, *one)
-            one += matched_features(chosen.table, feature, 1, seed=seed, near=10 * n_draws, besides=besides)
+            one += matched_features(
+                chosen.table, chosen.ground.saes, feature, 1, seed=seed, near=10 * n_draws, besides=besides
+            )
         sets.append(tuple(one))
     return sets
 
