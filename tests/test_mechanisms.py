@@ -17,7 +17,7 @@ from saereason.effects.thoughts import mask_answer
 from saereason.mechanisms.adapted import Adapted
 from saereason.mechanisms.asking import Asked, ChainOfThought, Direct, ForcedPrefix, ThinkLonger
 from saereason.mechanisms.backward import BackwardCheck, inverses
-from saereason.mechanisms.comparison import compare, together
+from saereason.mechanisms.comparison import compare, kept_answers, together
 from saereason.mechanisms.decoding import CoTDecoding, Path, first_tokens, leads, paths, surest, tokens_in
 from saereason.mechanisms.fingerprints import along, states, states_at
 from saereason.mechanisms.forms import Changed, Demonstrated, changed_chains, demonstrated, follow
@@ -339,6 +339,16 @@ def test_taking_features_out_is_a_clamp_within_the_mechanism(model):
 
 
 # side by side
+
+
+@pytest.mark.parametrize("checks", [(True, None, False, True, True), (True,) * 5, None])
+def test_kept_answers_are_those_that_were_written(model, tmp_path, monkeypatch, checks):
+    written = dataclasses.replace(write(model, ChainOfThought()), consistent=checks)
+    made = iter([written])
+    monkeypatch.setattr("saereason.mechanisms.comparison.elicit", lambda *_, **__: next(made))
+    run = sr.Run.open(tmp_path)
+    for _ in range(2):  # computed, and read
+        assert kept_answers(model, SAES, ChainOfThought(), TASK, run, max_new_tokens=8)[1] == written
 
 
 def test_a_comparison_puts_every_mechanism_on_the_same_items(model, tmp_path):

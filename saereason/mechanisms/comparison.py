@@ -177,7 +177,15 @@ def kept_answers(
     unit = work_unit(model, "mechanism", saes=saes, mechanism=mechanism, task=task, most=max_new_tokens)
     [(_, table)] = inline(run, [unit], lambda _: compute())
     prompts, tokens = (tuple(tuple(map(int, row)) for row in table[name]) for name in ("prompt", "tokens"))
-    found = Written(prompts, tuple(table["text"]), tokens, tuple(table["finished"]), tuple(table["spent"]))
+    checks = tuple(None if check is None else bool(check) for check in table["consistent"].astype(object))
+    found = Written(
+        prompts,
+        tuple(table["text"]),
+        tokens,
+        tuple(table["finished"]),
+        tuple(table["spent"]),
+        checks if table["consistent"].notna().any() else None,
+    )
     return table.drop(columns=["prompt", "tokens", "finished"]), found
 
 

@@ -154,9 +154,9 @@ def _gram(change: Items) -> Float[np.ndarray, "item item"]:
 
 
 def sureness(change: Items) -> Float[np.ndarray, "_"]:
-    """The t of each feature's mean change over items; 0 for one that changes by the same everywhere."""
-    error = change.std(0, ddof=1) / np.sqrt(len(change))
-    return change.mean(0) / np.where(error > 0, error, np.inf)
+    """The t of each feature's mean change over items; infinite for one that changes by the same everywhere."""
+    mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(len(change))
+    return np.divide(mean, error, out=np.where(mean == 0, 0.0, np.copysign(np.inf, mean)), where=error > 0)
 
 
 def raised(direct: States, one: States, other: States, n: int) -> tuple[list[Feature], list[Feature]]:
