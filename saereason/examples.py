@@ -44,6 +44,8 @@ class Examples:
         With `written`, token ids that follow each prompt on and off (`generate(...).tokens`, cut to the first n), those
         are scored instead. Raises ValueError for unequal numbers, and where nothing was written.
         """
+        if isinstance(on, str) or isinstance(off, str):
+            raise ValueError(f"{on if isinstance(on, str) else off!r:.60} is one text; give lists of prompts.")
         if len(on) != len(off) or not on:
             raise ValueError(f"{len(on)} prompts on and {len(off)} off; give the same number of each, at least one.")
         asked = [model.encode(prompt) for pair in zip(on, off, strict=True) for prompt in pair]
@@ -51,8 +53,10 @@ class Examples:
             return cls._of(
                 model, asked, [[False] * (len(row) - 1) + [True] for row in asked], _turns(asked), _twos(asked)
             )
+        if {len(side) for side in written} != {len(on)}:
+            raise ValueError(f"{len(written[0])} and {len(written[1])} texts for {len(on)} pairs; give one a prompt.")
         said = [list(row) for pair in zip(*written, strict=True) for row in pair]
-        if len(said) != len(asked) or not all(said):
+        if not all(said):
             raise ValueError(
                 f"{sum(map(bool, said))} texts were written after {len(asked)} prompts; give each at least one token."
             )
@@ -168,6 +172,15 @@ class Examples:
     @property
     def n_groups(self) -> int:
         return len(self.group.unique())
+
+    @property
+    def n_repeated(self) -> int:
+        """Groups that are another, earlier one over again: the same tokens, scored in the same places."""
+        seen: dict[int, list[bytes]] = {}
+        columns = (self.group, self.tokens, self.mask, self.label, self.valid)
+        for group, *row in zip(*(column.cpu().numpy() for column in columns), strict=True):
+            seen.setdefault(int(group), []).extend(part[row[1]].tobytes() for part in row)
+        return len(seen) - len({tuple(rows) for rows in seen.values()})
 
     def batches(self, size: int, device: torch.device) -> Iterator["Examples"]:
         """About `size` rows at a time, never part of a group, without the padding that a batch does not need."""

@@ -154,12 +154,12 @@ def _wait(queue: SimpleQueue[T]) -> T:
 
 
 def _stop(threads: Iterable[Thread]) -> None:
-    """End threads at their next line of Python, with all that their `with` and `finally` ask for."""
+    """End threads at their next line of Python, with what their `with` and `finally` ask for, half a minute of it."""
     for thread in threads:
         while thread.is_alive():
             told = ctypes.pythonapi.PyThreadState_SetAsyncExc
             told(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))
-            thread.join(1.0)
+            thread.join(30.0)
 
 
 def _in_force() -> list[Any]:

@@ -1,5 +1,6 @@
 """A run: one directory with a manifest and result files, the only thing saereason keeps on disk."""
 
+import errno
 import json
 import os
 import platform
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -131,16 +132,24 @@ def claimed(folder: Path) -> Iterator[None]:
 @contextmanager
 def write_folder(folder: Path) -> Iterator[Path]:
     """A folder to fill, which takes its final name only when the block ends well; it replaces one that is there."""
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    partial, old = (Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)) for _ in range(2))
     try:
         yield partial
         partial.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+        while True:  # another process may put its own there in between
+            with suppress(FileNotFoundError):
+                folder.rename(old / f"{len(list(old.iterdir()))}")
+            try:
+                partial.rename(folder)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

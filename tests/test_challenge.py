@@ -30,7 +30,7 @@ def rung(number, passed, **options):
 
 def verdict(*passed):
     rungs = tuple(rung(n, p) for n, p in enumerate(passed, 1))
-    return Verdict(sr.Feature(1, 2), "counting", rungs, 3.0, 1000, 4, 5, 3)
+    return Verdict(sr.Feature(1, 2), "counting", rungs, 3.0, 1000, 5, 3)
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +69,14 @@ def test_every_rung_is_climbed_and_says_what_against(climbed):
         assert [r.number for r in each.rungs] == list(NAMES)
         assert all(r.passed is not None for r in each.rungs), "everything was there to try"
         assert all(r.n and r.against for r in each.rungs)
-        assert (each.n_features, each.n_layers, each.n_candidates, each.n_sizes) == (96, 1, 2, 3)
+        assert (each.n_features, each.n_candidates, each.n_sizes) == (96, 2, 3)
         assert str(each).count(". ") == 0 or str(each).endswith("each.")
 
 
 def test_a_feature_recurs_in_its_own_sae_and_not_in_one_of_random_weights(climbed):
     *_, verdicts = climbed
     last = verdicts[0].rungs[-1]
+    assert last.figure.low <= last.figure.value <= last.figure.high and last.unit == "AUROC" and last.n == 16
     assert "cosine 1.00" in last.said and not last.passed and last.details["least_cosine"] < 0.7
 
 
@@ -93,6 +94,7 @@ def test_what_is_done_is_not_done_again(climbed, monkeypatch):
     model, saes, features, behaviour, rivals, run, verdicts = climbed
     monkeypatch.setattr("saereason.controls.ladder.bench.answers", None)
     monkeypatch.setattr("saereason.controls.ladder.cues.try_cues", None)
+    monkeypatch.setattr("saereason.controls.ladder.bench.search", None)
     again = challenge(model, saes, features, behaviour, rivals=rivals, run=run)
     assert again == verdicts
 
@@ -141,6 +143,16 @@ def test_bad_input_is_refused(counting):
         challenge(model, saes, [one], behaviour, multiples=(1.0, 0.0))
     with pytest.raises(ValueError, match="no SAE at layer 1"):
         challenge(model, saes, [sr.Feature(1, 3)], behaviour)
+    twice = dataclasses.replace(behaviour, showing=behaviour.showing[:1] * 2)
+    with pytest.raises(ValueError, match="a text is there 2 times"):
+        challenge(model, saes, [one], twice)
+    broken, empty = tiny_sae("topk", 2), tiny_sae("topk", 2)
+    broken.W_dec.data[64] = torch.nan
+    empty.W_dec.data[3] = 0
+    with pytest.raises(ValueError, match="1 decoder rows of the SAE at layer 2 are not finite"):
+        challenge(model, saes, [one], behaviour, rivals=Rivals(others=({2: broken},)))
+    with pytest.raises(ValueError, match="the decoder row of L2/3 is 0"):
+        challenge(model, {2: empty}, [one], behaviour)
 
 
 def test_splits_may_not_share_a_prompt(counting):
@@ -264,6 +276,17 @@ def test_the_other_parts_of_a_split_feature_are_counted(counting, tmp_path):
     one = sr.Feature(2, 1)
     bench = Bench(model, {2: sae}, behaviour, (one,), Rivals(), Templates(), 10, (1.0,), None, 0, tmp_path)
     assert "copies of it not drawn: 2" in beats_chance(bench, Candidate(one, 1, 2.0, 1)).said
+
+
+def test_where_all_others_are_copies_rungs_are_untried_and_the_rest_is_climbed(counting):
+    model, behaviour = counting
+    sae = tiny_sae("topk", 2)
+    with torch.no_grad():
+        sae.W_dec[1:90] = sae.W_dec[1]
+    one, other = challenge(model, {2: sae}, [sr.Feature(2, 1), sr.Feature(2, 95)], behaviour)
+    assert "other features that fire and are no copies; 10 random ones" in one.rungs[3].said
+    assert (one.rungs[3].passed, one.rungs[6].passed) == (None, None) and one.rungs[4].passed is not None
+    assert other.rungs[3].number == 4
 
 
 def test_rungs_of_another_behaviour_or_writer_do_not_stand_in(counting, tmp_path):

@@ -218,7 +218,7 @@ def test_what_long_commands_find_is_told_as_json(folder, tmp_path, monkeypatch):
     from saereason.demo.story import Told
 
     rungs = tuple(Rung(n, n < 3, "so it was", details={"seen": float(n)}) for n in range(1, 9))
-    verdict = Verdict(Feature(1, 2), "step-words", rungs, 1.0, 100, 2, 1, 3)
+    verdict = Verdict(Feature(1, 2), "step-words", rungs, 1.0, 100, 1, 3)
     study = SimpleNamespace(verdicts=(verdict,), proposals=SimpleNamespace(left_out={"probe": "too few"}))
     monkeypatch.setattr(saereason.study, "run_study", lambda *_, **__: study)
     places = ["--model", folder / "model", "--out", tmp_path / "run", "--json"]

@@ -55,7 +55,7 @@ def verdict_of(feature, said="it fades"):
         Rung(2, False, said),
         Rung(3, None, ""),
     )
-    return Verdict(feature, "counting", rungs, 1.0, 384, 4, 2, 3)
+    return Verdict(feature, "counting", rungs, 1.0, 384, 2, 3)
 
 
 @pytest.fixture(scope="module")

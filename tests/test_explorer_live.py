@@ -99,7 +99,7 @@ def explored():
     share = np.round(np.arange(len(table)) % 10 / 10, 1)
     odd = {"layer>": share, "a b": share, "__proto__": share, "rung": share, HOSTILE: share}
     best = next(iter(table.top(1, "studentised")))
-    verdict = Verdict(best, HOSTILE, (Rung(1, True, "so it is"),), 1.0, 192, 2, 2, 3)
+    verdict = Verdict(best, HOSTILE, (Rung(1, True, "so it is"),), 1.0, 192, 2, 3)
     return Exploration.of(model, saes, FeatureTable({**keep, **odd}), texts=TEXTS, verdicts=[verdict])
 
 

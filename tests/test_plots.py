@@ -403,7 +403,6 @@ def verdicts(*heights):
             tuple(Rung(k, None if k == 8 else k <= height or k == 6, "so it was") for k in range(1, 9)),
             1.0,
             100,
-            2,
             len(heights),
             3,
         )

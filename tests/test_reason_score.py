@@ -45,7 +45,7 @@ def naive(model, saes, texts, words, window):
         entropy = torch.zeros(len(inside))
         for i in range(len(inside)):
             share = means[:, i] / means[:, i].sum() if means[:, i].sum() > 0 else means[:, i]
-            entropy[i] = -sum(p * math.log(p) for p in share.tolist() if p > 0) / math.log(len(means))
+            entropy[i] = -sum(p * math.log(p) for p in share.tolist() if p > 0) / math.log(len(words))
         found[layer] = inside / inside.sum() * entropy.double() ** 0.7 - outside / outside.sum()
     return torch.cat([found[layer] for layer in sorted(found)])
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
 from threading import Event
@@ -382,6 +383,21 @@ def test_the_first_error_of_works_side_by_side_stops_the_others(tmp_path):
     with pytest.raises(ValueError, match="no such layer"):
         side_by_side([goes_on, fails])
     assert not list(tmp_path.iterdir()), "what it had begun was cleared away"
+
+
+def test_folders_that_are_written_at_once_stay_whole(tmp_path):
+    """Each writer's folder takes the name in one piece; the last one stays."""
+
+    def writes(name):
+        for _ in range(40):
+            with write_folder(tmp_path / "folder") as partial:
+                (partial / "a").write_text(name)
+                (partial / "b").write_text(name)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(writes, "wxyz"))
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert (tmp_path / "folder" / "a").read_text() == (tmp_path / "folder" / "b").read_text()
 
 
 def test_ctrl_c_stops_works_side_by_side():

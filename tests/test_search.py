@@ -165,7 +165,7 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path, model, topk_saes):
         if done in (2 * AT_LEAST + 8, 3 * AT_LEAST + 8):  # a batch after so many tokens were encoded
             held.append(sum(t.nbytes for t in gc.get_objects() if issubclass(type(t), torch.Tensor)))
 
-    examples = Examples.pair(model, ["Tom has 3 apples."] * 400, ["Tom has no apples"] * 400)
+    examples = Examples.pair(model, *([f"Tom {has} {n:03} apples" for n in range(400)] for has in ("has", "had")))
     search(model, topk_saes, examples, block=tmp_path / "block", batch_size=8, progress=weigh)
     assert len(held) == 2 and held[1] <= held[0] * 1.01
 
@@ -181,6 +181,10 @@ def test_what_cannot_be_searched_is_refused(model, topk_saes, examples):
         search(model, topk_saes, dataclasses.replace(examples, group=examples.group.roll(1)))
     with pytest.raises(ValueError, match="6 prompts on and 5 off"):
         Examples.pair(model, ON, OFF[1:])
+    with pytest.raises(ValueError, match="'Think' is one text; give lists of prompts"):
+        Examples.pair(model, "Think", OFF)
+    with pytest.raises(ValueError, match="5 and 6 texts for 6 pairs; give one a prompt"):
+        Examples.pair(model, ON, OFF, written=([[5]] * 5, [[5]] * 6))
     with pytest.raises(ValueError, match="0 prompts on"):
         Examples.pair(model, [], [])
 
@@ -302,7 +306,7 @@ def pipeline(monkeypatch, path, model, saes, *, seed, planted=None, n=40):
         return {layer: resid[at] for layer, resid in found.items()}
 
     monkeypatch.setattr(pooling, "read", residuals)
-    table = search(model, saes, Examples.pair(model, ["a"] * n, ["b"] * n), block=path)
+    table = search(model, saes, Examples.pair(model, *([f"{a}{k:04}" for k in range(n)] for a in "ab")), block=path)
     return add_max_t(table, path, n_permutations=99, seed=seed)
 
 
@@ -404,7 +408,7 @@ def test_a_matched_feature_is_no_copy():
 
 
 def test_matched_features_that_are_not_there_are_refused():
-    with pytest.raises(ValueError, match=r"layer 1 has \d+ other features that fire; 100 random ones were asked for"):
+    with pytest.raises(ValueError, match=r"layer 1 has \d+ other features that fire and are no copies; 100 random"):
         matched_features(rates(), APART, Feature(1, 5), 100)
     with pytest.raises(ValueError, match="L9/0 is in the table 0 times"):
         matched_features(rates(), APART, Feature(9, 0), 3)
@@ -481,8 +485,36 @@ def test_a_block_replaces_a_block_and_nothing_else(tmp_path, model, topk_saes, e
     with pytest.raises(ValueError, match="holds other files, which a block would replace"):
         search(model, topk_saes, examples, block=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "all of it"
+    table = search(model, topk_saes, examples, block=tmp_path / "block")
     for _ in range(2):
+        search(model, topk_saes, examples, block=str(tmp_path / "block"))
+    table.save(tmp_path / "block" / "table.parquet")
+    with pytest.raises(ValueError, match="holds other files, which a block would replace"):
         search(model, topk_saes, examples, block=tmp_path / "block")
+    with pytest.raises(ValueError, match="is a file, and a block is a folder"):
+        search(model, topk_saes, examples, block=tmp_path / "mine" / "thesis.txt")
+
+
+def test_a_block_goes_where_a_link_points(tmp_path, model, topk_saes, examples):
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "scratch")
+    search(model, topk_saes, examples, block=tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "scratch" / "values.npy").is_file()
+
+
+def test_too_few_prompts_leave_the_block_as_it_was(tmp_path, model, topk_saes, examples):
+    search(model, topk_saes, examples, block=tmp_path)
+    before = (tmp_path / "values.npy").read_bytes()
+    one = Examples.pair(model, ON[:1], OFF[:1])
+    with pytest.raises(ValueError, match="1 prompts show the behaviour and 1 do not; give two of each"):
+        search(model, topk_saes, one, block=tmp_path)
+    assert (tmp_path / "values.npy").read_bytes() == before
+
+
+def test_prompts_that_are_there_twice_are_told(model, topk_saes):
+    with pytest.warns(UserWarning, match="2 of 8 prompts are there before and count once more"):
+        search(model, topk_saes, Examples.pair(model, [*ON, *ON[:2]], [*OFF, *OFF[:2]]))
+    assert Examples.pair(model, ON[:2] * 2, OFF[:4]).n_repeated == 0, "asked another way"
 
 
 def test_groups_out_of_order_are_refused(model, topk_saes, examples):

@@ -57,6 +57,14 @@ def test_a_behaviour_without_trials_is_proposed_for_by_its_examples(counting):
     assert len(found.by_score) == 4 and not found.left_out
 
 
+def test_what_cannot_be_searched_is_told_and_not_left_out(counting):
+    model, _, behaviour = counting
+    with pytest.raises(ValueError, match="it belongs to another model"):
+        propose(model, {2: tiny_sae("topk", 2, d_in=16)}, behaviour)
+    with pytest.raises(ValueError, match="0 features by each score were asked for"):
+        propose(model, {2: tiny_sae("topk", 2)}, behaviour, n=0)
+
+
 def test_a_study_leaves_tables_and_a_page(counting, tmp_path):
     model, saes, behaviour = counting
     with steps() as bars:

@@ -102,7 +102,10 @@ def challenge(
         _check(behaviour, tokens, draws, folder)
         lm = load_model(model, adapter=adapter, gguf=gguf)
         chosen = _at(saes_of(saes, device=lm.device), layers, saes)
-        rivals = Rivals(tuple(saes_of(path) for path in others or ()), saes_of(frozen) if frozen else None)
+        rivals = Rivals(
+            tuple(saes_of(path, device=lm.device) for path in others or ()),
+            saes_of(frozen, device=lm.device) if frozen else None,
+        )
         with claimed(folder), steps() as bars:
             made, run = _behaviour(lm, behaviour, n, tokens, seed), Run.open(folder)
             study = run_study(lm, chosen, made, run, bars, n_per_score=top, n_draws=draws, rivals=rivals, seed=seed)

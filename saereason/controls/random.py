@@ -28,13 +28,14 @@ def matched_features(
     in every SAE that saereason trains. Not drawn are those in `besides`, nor copies, of the feature or of those: where
     an SAE has split a feature, its other part is not chance. Raises ValueError where the layer has too few.
     """
-    rate = table.row(feature)["firing_rate"]
+    rates, rate = table["firing_rate"], table.row(feature).get("firing_rate", 0.0)
     known = [feature, *(other for other in besides if other.layer == feature.layer)]
     taken = [each.index for one in known for each in (one, *copies(saes, one))]
-    rows = table.where((table["layer"] == feature.layer) & ~np.isin(table["index"], taken) & (table["firing_rate"] > 0))
+    rows = table.where((table["layer"] == feature.layer) & ~np.isin(table["index"], taken) & (rates > 0))
     if len(rows) < n:
         raise ValueError(
-            f"layer {feature.layer} has {len(rows)} other features that fire; {n} random ones were asked for."
+            f"layer {feature.layer} has {len(rows)} other features that fire and are no copies; {n} random ones were "
+            "asked for."
         )
     closest = np.argsort(np.abs(np.log(rows["firing_rate"]) - np.log(max(rate, 1e-12))), kind="stable")
     pool = closest[: max(n, min(near * n, len(rows) // 4))]

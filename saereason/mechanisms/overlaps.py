@@ -154,18 +154,24 @@ def _gram(change: Items) -> Float[np.ndarray, "item item"]:
 
 
 def sureness(change: Items) -> Float[np.ndarray, "_"]:
-    """The t of each feature's mean change over items; infinite for one that changes by the same everywhere."""
-    mean, error = change.mean(0), change.std(0, ddof=1) / np.sqrt(len(change))
-    return np.divide(mean, error, out=np.where(mean == 0, 0.0, np.copysign(np.inf, mean)), where=error > 0)
+    """The t of each feature's mean change over items, two at least; 0 where nothing changes.
+
+    The deviation counts as at least 1e-9 of the mean's size, so that a constant ranks high but finite.
+    """
+    mean = change.mean(0, dtype=np.float64)
+    error = np.maximum(change.std(0, ddof=1, dtype=np.float64), 1e-9 * np.abs(mean)) / np.sqrt(len(change))
+    return np.divide(mean, error, out=np.zeros_like(mean), where=error > 0)
 
 
 def raised(direct: States, one: States, other: States, n: int) -> tuple[list[Feature], list[Feature]]:
     """The `n` features that two mechanisms both raise the most surely, and the `n` that the first raises alone.
 
     Shared: the largest of the smaller t of the two. Its own: the largest t among those that the other does not raise or
-    lower at |t| of 2. Over the items that all three have.
+    lower at |t| of 2. Over the items that all three have; raises ValueError for fewer than two.
     """
     there = np.isfinite([next(iter(each.resid.values()))[:, 0] for each in (direct, one, other)]).all(0)
+    if there.sum() < 2:
+        raise ValueError(f"{there.sum()} items have states under all three; features are sure from two items on.")
     shared: list[tuple[float, Feature]] = []
     own: list[tuple[float, Feature]] = []
     for layer in one.acts:

@@ -193,6 +193,17 @@ def decoder_cosines(sae: SAE, direction: Float[Tensor, "d_model"]) -> Float[Tens
     return cosine_similarity(sae.W_dec.detach().float(), direction.float()[None], dim=-1)
 
 
+def check_rows(saes: Mapping[int, SAE]) -> None:
+    """Raises ValueError for decoder rows that are not numbers, of which no direction can be told."""
+    for layer, sae in saes.items():
+        wrong = (~sae.W_dec.isfinite().all(dim=-1)).nonzero().flatten().tolist()
+        if wrong:
+            raise ValueError(
+                f"{len(wrong)} decoder rows of the SAE at layer {layer} are not finite, the first that of feature "
+                f"{wrong[0]}; its weights are broken, so load or train it again."
+            )
+
+
 def copies(saes: Mapping[int, SAE], feature: Feature) -> list[Feature]:
     """Other features of its SAE whose decoder row has a cosine of at least 0.7 with its own: parts of a split one."""
     sae = sae_at(saes, feature)

@@ -134,7 +134,9 @@ def filled(folder: Path, n: int, features: np.ndarray) -> Iterator["Filling"]:
 
     Raises ValueError for a folder that holds anything else.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / VALUES).is_file():
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and a block is a folder; give an empty or a new one.")
+    if folder.is_dir() and {path.name for path in folder.iterdir()} - {VALUES, ROWS, FEATURES}:
         raise ValueError(f"{folder} holds other files, which a block would replace; give an empty or a new folder.")
     with write_folder(folder) as partial:
         np.save(partial / FEATURES, features)

@@ -33,9 +33,6 @@ WINDOWS = {"paper": (2, 3), "code": (1, 2)}
 SHARPNESS = 0.7
 """Exponent of the entropy."""
 
-SELECTED = 0.997
-"""Quantile of the score from which the paper takes a feature for one of reasoning."""
-
 
 @dataclass(frozen=True, eq=False)
 class WordSums:
@@ -52,8 +49,8 @@ def reason_score(sums: WordSums) -> Float[Tensor, "d_sae"]:
     """A feature's share of all activation around the words, times its evenness over them, less its share elsewhere.
 
     μ(i, D_R) / Σ_j μ(j, D_R) · H_i^0.7 − μ(i, D_¬R) / Σ_j μ(j, D_¬R), with H_i the entropy of the feature's mean
-    activation over the words, as a share of its maximum; words that never occur do not count. Raises ValueError where
-    fewer than two words occur, or no other tokens do.
+    activation over the words, as a share of its maximum, the logarithm of the number of words: a feature is as even as
+    it can be only where every word occurs. Raises ValueError where fewer than two words occur, or no other tokens do.
     """
     there = sums.counts[:-2] > 0
     if int(there.sum()) < 2 or sums.counts[-1] == 0:
@@ -63,7 +60,7 @@ def reason_score(sums: WordSums) -> Float[Tensor, "d_sae"]:
         )
     by_word = sums.totals[:-2][there] / sums.counts[:-2][there, None]
     share = by_word / by_word.sum(0).clamp(min=torch.finfo(by_word.dtype).tiny)
-    entropy = -torch.special.xlogy(share, share).sum(0) / np.log(len(by_word))
+    entropy = -torch.special.xlogy(share, share).sum(0) / np.log(len(there))
     inside, outside = sums.totals[-2] / sums.counts[-2], sums.totals[-1] / sums.counts[-1]
     return _of_all(inside) * entropy.clamp(min=0) ** SHARPNESS - _of_all(outside)
 
@@ -98,7 +95,8 @@ def reason_scores(
     """ReasonScore of every feature over texts in which somebody reasons, all layers at once.
 
     Columns: `reason_score`; `around` and `elsewhere`, mean activation around the words and away from them. A layer's
-    shares are of its own features. `window` is one of `WINDOWS`. A text's first token is left out.
+    shares are of its own features. `window` is one of `WINDOWS`. A text's first token is left out. The paper takes the
+    features above the score's quantile 0.997.
     """
     if window not in WINDOWS:
         raise ValueError(f"no window {window!r}; there are {sorted(WINDOWS)}.")

@@ -1,5 +1,6 @@
 """Score every feature of every SAE in one streaming pass."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def search(
     examples: Examples,
     *,
     pool: Pool = "mean",
-    block: Path | None = None,
+    block: str | Path | None = None,
     batch_size: int = 32,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> FeatureTable:
@@ -79,8 +80,8 @@ def search(
     prompt's activation with its label: with being right, for `Examples.graded`), `pearson` (over tokens), `mean_on`,
     `mean_off`, `rate_on`, `rate_off` (share of prompts on which the feature is active at all). With `block`, a folder,
     one value for each prompt and feature is kept there, which resampling (`add_max_t`) reads, and `auroc` is a column
-    too. Activations are computed in the model's own precision. Raises ValueError for examples without scored tokens of
-    both kinds.
+    too. Activations are computed in the model's own precision. Warns where prompts are there more than once, since each
+    counts. Raises ValueError for examples with fewer than two prompts of a kind.
     """
     if not saes:
         raise ValueError("there are no SAEs to search; give at least one layer's.")
@@ -89,11 +90,12 @@ def search(
     check_saes(model, saes)
     layers = sorted(saes)
     rows = examples.observations()
-    paired = is_paired(rows)
+    paired, folder = is_paired(rows), None if block is None else Path(block)
+    _check_rows(examples, rows)
     sizes = [len(saes[layer].W_dec) for layer in layers]
     features = np.stack([np.repeat(layers, sizes), np.concatenate([np.arange(size) for size in sizes])], axis=1)
     sums: dict[int, _Sums] = {}
-    with _block(block, len(rows), features) as filling:
+    with _block(folder, len(rows), features) as filling:
         done = 0
         reading = pooled(
             model,
@@ -111,8 +113,20 @@ def search(
             if filling is not None:
                 filling.add(rows[now], torch.cat([batch.values[layer].cpu() for layer in layers], dim=1).numpy())
             done = now.stop
-    table = _table(features, [sums[layer] for layer in layers], paired=paired)
-    return table if block is None else table.with_column("auroc", _auroc(Block.open(block)))
+        table = _table(features, [sums[layer] for layer in layers], paired=paired)
+    return table if folder is None else table.with_column("auroc", _auroc(Block.open(folder)))
+
+
+def _check_rows(examples: Examples, rows: np.ndarray) -> None:
+    n_on = int(rows[:, 1].sum())
+    if min(n_on, len(rows) - n_on) < 2:
+        raise ValueError(f"{n_on} prompts show the behaviour and {len(rows) - n_on} do not; give two of each at least.")
+    if again := examples.n_repeated:
+        warnings.warn(
+            f"{again} of {examples.n_groups} prompts are there before and count once more, which makes p-values and "
+            "intervals too small; give each once.",
+            stacklevel=4,
+        )
 
 
 @contextmanager

@@ -77,8 +77,11 @@ def propose(
     """The `n` best features by each score, of those for which it is above 0.
 
     Discovery's examples give the paired scores; what the model writes after the first `n_written` of the practice
-    prompts gives the others, together with what it writes in rehearsal. Scores that cannot be had are left out.
+    prompts gives the others, together with what it writes in rehearsal. Scores that cannot be had are left out; those
+    on discovery can. Raises ValueError for SAEs or examples that cannot be searched.
     """
+    if n < 1:
+        raise ValueError(f"{n} features by each score were asked for; ask for one at least.")
     columns = _columns(model, saes, behaviour, n_written)
     scores: dict[str, np.ndarray] = {}
     left_out: dict[str, str] = {}
@@ -96,7 +99,11 @@ def propose(
 
 
 def _columns(model: Model, saes: Mapping[int, SAE], behaviour: Behaviour, n: int) -> list[Column]:
-    paired = cache(lambda: search(model, saes, behaviour.discovery.examples))
+    discovery = search(model, saes, behaviour.discovery.examples)
+
+    def paired() -> FeatureTable:
+        return discovery
+
     found: list[Column] = [
         ("paired difference", paired, "studentised"),
         ("Cohen's d", paired, "cohens_d"),

@@ -45,6 +45,8 @@ def run_study(
     with bars.step("let every score propose features") as show:
         proposals = propose(model, saes, behaviour, n=n_per_score, progress=show)
         proposals.table.save(run.folder / "proposals.parquet")
+    if not proposals.features:
+        raise ValueError("no score proposes a feature, since none is above 0; give other examples or SAEs.")
     with bars.step("climb the ladder") as show:
         verdicts = challenge(
             model,

@@ -49,7 +49,7 @@ def try_cues(
     if not strategies or set(strategies) - set(STRATEGIES):
         raise ValueError(f"strategies are {list(strategies)}; give some of {', '.join(STRATEGIES)}.")
     check_saes(model, saes)
-    own, ordinary = _rows(model, texts, plain, max_tokens)
+    own, ordinary = encoded(model, texts, plain, max_tokens)
 
     def acts_on(rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
         return [act[1:] for act in activations(model, saes, feature, rows, batch_size)]
@@ -137,8 +137,10 @@ def _effects(
     return tuple(effects), max(tests[0][1], tests[1][1])
 
 
-def _rows(model: Model, texts: Sequence[str | Rendered], plain: Sequence[str | Rendered], max_tokens: int):
-    """Token ids of the feature's own texts, whole, and of the plain texts, cut."""
+def encoded(
+    model: Model, texts: Sequence[str | Rendered], plain: Sequence[str | Rendered], max_tokens: int = 64
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of the feature's own texts, whole, and of the plain texts, cut. Raises ValueError as `try_cues`."""
     own = [model.encode(text) for text in texts]
     ordinary = [model.encode(text)[:max_tokens] for text in plain]
     short = [n for n, row in enumerate(ordinary) if len(row) < 8]

@@ -163,10 +163,12 @@ class Bench:
     def found(self, name: str, saes: Mapping[int, SAE], sample: Sample, model: Model | None = None) -> Found:
         """What search finds in some SAEs, with p adjusted for all their features; searched once under a name."""
         if name not in self._kept:
-            decides = [hashes(saes), (model or self.model).hash, describe(sample)]
-            block = self.folder / hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:24]
-            table = search(model or self.model, saes, sample.examples, block=block)
-            self._kept[name] = Found(add_max_t(table, block, seed=self.seed), Block.open(block))
+            unit = work_unit(model or self.model, "search", saes=saes, sample=sample, seed=self.seed)
+            block, kept = self.folder / unit.id, self.folder / f"{unit.id}.parquet"
+            if not kept.is_file():
+                table = search(model or self.model, saes, sample.examples, block=block)
+                add_max_t(table, block, seed=self.seed).save(kept)
+            self._kept[name] = Found(FeatureTable.load(kept), Block.open(block))
         return self._kept[name]
 
     def right(self, trial: Trial, *edits: Intervention) -> Bool[np.ndarray, "item"]:

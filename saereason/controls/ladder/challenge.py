@@ -5,14 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
+from saereason.controls.cues.trial import encoded
 from saereason.features import Feature
 from saereason.model import Model
 from saereason.runs import Run, write_table
-from saereason.saes import SAE, check_in_units_of_resid, check_saes, sae_at
+from saereason.saes import SAE, check_in_units_of_resid, check_rows, check_saes, decoder_row, hashes, sae_at
 
-from .behaviour import Behaviour
+from .behaviour import TRIALS, Behaviour
 from .bench import Bench, Candidate, Rivals
 from .chance import beats_chance
 from .changes import changes_the_task, is_necessary
@@ -60,20 +59,26 @@ def challenge(
 
     Features are steered with at the multiple of DiffMean's norm at their layer that does best on discovery. `n_draws`
     random controls of each kind, at least ten. With `run`, what is done is kept there and not done again, the splits'
-    ids stand in its manifest and the rungs in `verdicts.parquet`. Raises ValueError for features that are not there
-    or given twice, for fewer draws, and for multiples that are not positive.
+    ids stand in its manifest and the rungs in `verdicts.parquet`. Raises ValueError for features that are not there,
+    given twice or without a decoder row, for rows that are not finite, for fewer draws, for multiples that are not
+    positive, and for texts that `try_cues` would refuse.
     """
     check_saes(model, saes)
     check_in_units_of_resid(saes)
     for other in (*rivals.others, *([rivals.frozen] if rivals.frozen else [])):
         check_saes(model, other)
+    for each in (saes, *rivals.others, rivals.frozen or {}, rivals.untrained[1] if rivals.untrained else {}):
+        check_rows(each)
     for feature in features:
-        sae_at(saes, feature)
+        if not decoder_row(sae_at(saes, feature), feature.index).any():
+            raise ValueError(f"the decoder row of {feature} is 0, so there is nothing to steer with; leave it out.")
     if not features or len(set(features)) < len(features):
         raise ValueError(f"there are {len(features)} features, {len(set(features))} different; give each once.")
     if not multiples or min(multiples) <= 0:
         raise ValueError(f"multiples are {list(multiples)}; give at least one, all positive.")
     check_draws(n_draws)
+    if behaviour.showing:
+        encoded(model, behaviour.showing, behaviour.plain)  # what rung 3 could not use, told before the work
     with _folder(run) as folder:
         bench = Bench(
             model,
@@ -124,7 +129,6 @@ def _verdict(bench: Bench, candidate: Candidate, rungs: Sequence[Rung]) -> Verdi
         rungs=tuple(rungs),
         coefficient=candidate.coefficient,
         n_features=len(table),
-        n_layers=len(np.unique(table["layer"])),
         n_candidates=len(bench.features),
         n_sizes=candidate.n_sizes,
     )
@@ -141,14 +145,15 @@ def _keep(run: Run, bench: Bench, verdicts: Sequence[Verdict]) -> None:
         model=bench.model.name,
         model_hash=bench.model.hash,
         saes=dict(bench.hashes),
+        rivals={
+            "others": [dict(hashes(saes)) for saes in bench.rivals.others],
+            "frozen": dict(hashes(bench.rivals.frozen or {})),
+            "untrained": dict(hashes(bench.rivals.untrained[1])) if bench.rivals.untrained else {},
+        },
         behaviour=behaviour.name,
         discovery=behaviour.discovery.ids,
         confirmation=behaviour.confirmation.ids,
-        trials={
-            name: trial.ids
-            for name in ("rehearsal", "absent", "present", "task")
-            if (trial := getattr(behaviour, name)) is not None
-        },
+        trials={name: trial.ids for name in TRIALS if (trial := getattr(behaviour, name)) is not None},
         n_features=len(bench.discovery.table),
         candidates=[str(feature) for feature in bench.features],
         multiples=bench.multiples,

@@ -24,7 +24,11 @@ def beats_chance(bench: Bench, candidate: Candidate) -> Rung:
     if trial is None:
         return untried(4, "the behaviour has no prompts to steer on")
     steered = bench.right(trial, steering(bench, candidate))
-    kinds = {"features": random_features(bench, candidate), "directions": _directions(bench, candidate)}
+    try:
+        features = random_features(bench, candidate)
+    except ValueError as error:  # too few that fire
+        return untried(4, str(error))
+    kinds = {"features": features, "directions": _directions(bench, candidate)}
     draws = {kind: [bench.right(trial, edit) for edit in edits] for kind, edits in kinds.items()}
     every = np.stack([drawn for drawn_of in draws.values() for drawn in drawn_of])
     lead = mean_interval(steered - every.mean(axis=0), seed=bench.seed)
@@ -36,14 +40,15 @@ def beats_chance(bench: Bench, candidate: Candidate) -> Rung:
     ]
     if same := copies(bench.saes, candidate.feature):
         said.append(f"copies of it not drawn: {len(same)}")
-    for name, other in _trained_less(bench, candidate).items():
+    less = _trained_less(bench, candidate)
+    for name, other in less.items():
         figure = paired_difference(steered, bench.right(trial, other))
         passed &= figure.low > 0
         said.append(f"{figure} more than {name}")
     details = {"clean": float(bench.right(trial).mean()), "steered": float(steered.mean())} | {
         f"random_{kind}": float(np.mean([d.mean() for d in drawn])) for kind, drawn in draws.items()
     }
-    against = (f"{bench.n_draws} matched random features", f"{bench.n_draws} random directions")
+    against = (f"{bench.n_draws} matched random features", f"{bench.n_draws} random directions", *less)
     return Rung(4, passed, "; ".join(said), lead, "share of prompts", len(steered), against, details)
 
 

@@ -48,9 +48,12 @@ def is_necessary(bench: Bench, candidate: Candidate) -> Rung:
         return untried(7, "the behaviour has no prompts on which it shows")
     if candidate.sign < 0:
         return untried(7, "it is less active with the behaviour, so there is nothing to ablate")
+    try:
+        others = bench.random_features(candidate.feature, bench.seed + 1)
+    except ValueError as error:  # too few that fire
+        return untried(7, str(error))
     clean = bench.right(trial)
     ablated = bench.right(trial, Clamp(candidate.feature, 0.0, Everywhere()))
-    others = bench.random_features(candidate.feature, bench.seed + 1)
     matched = np.stack([bench.right(trial, Clamp(other, 0.0, Everywhere())) for other in others])
     figure = paired_difference(ablated, clean)
     lead = mean_interval(ablated - matched.mean(axis=0), seed=bench.seed)

@@ -47,7 +47,10 @@ def survives_cues(bench: Bench, candidate: Candidate) -> Rung:
             details[name] = lit / len(texts)
             passed &= lit / len(texts) <= bound if name == "counterexamples" else lit / len(texts) >= bound
             against += [f"{name} by {writer.name}"] if name == "counterexamples" else []
-            clauses.append(f"on in {wilson(lit, len(texts)).value:.0%} of {len(texts)} {name} ({writer.name})")
+            share = wilson(lit, len(texts))
+            clauses.append(
+                f"on in {share.value:.0%} [{share.low:.0%}, {share.high:.0%}] of {len(texts)} {name} ({writer.name})"
+            )
     if bench.matched is not None:
         column = bench.matched.column(feature)
         figure = separation(bench.matched.block, column, seed=bench.seed)

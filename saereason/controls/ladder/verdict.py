@@ -21,7 +21,6 @@ class Verdict:
     n_features: int
     """Searched."""
 
-    n_layers: int
     n_candidates: int
     n_sizes: int
     """Tried on discovery for each candidate."""
@@ -44,7 +43,8 @@ class Verdict:
     def __str__(self) -> str:
         stop = self.stopped_by
         if stop is None:
-            told = f"it passes all {len(self.rungs)} rungs; at the last, {self.rungs[-1].said}"
+            last = self.rungs[-1]
+            told = f"it passes all {len(self.rungs)} rungs; at the last, {last.said}{_held_against(last)}"
         else:
             shown = f"it {NAMES[self.height][0]} (rung {self.height}), but" if self.height else "nothing is shown:"
             fails = f"whether it {stop.name} was not tried" if stop.passed is None else f"it {NAMES[stop.number][1]}"
