@@ -17,6 +17,7 @@ from saereason.layers import Curve, compare_depth, share_difference
 from saereason.stats import (
     Estimate,
     auroc_interval,
+    auroc_lead,
     bootstrap,
     bootstrap_bands,
     d_intervals,
@@ -97,7 +98,9 @@ def printed() -> Iterator[Case]:
     for kind, draw in (("normal", _normal_arms), ("lognormal", _lognormal_arms), ("paired binary", _binary_arms)):
         yield Case(f"Cohen's d, {kind}", *draw, _d)
     for kind, paired, truth in (("unpaired", False, 0.5**0.5), ("paired", True, 1.25**-0.5 * 0.5**0.5)):
-        yield Case(f"AUROC, {kind}", float(scipy_stats.norm.cdf(truth)), _sides(paired), _auroc(paired), every=2)
+        whole, half = map(float, scipy_stats.norm.cdf([truth, truth / 2]))
+        yield Case(f"AUROC, {kind}", whole, _sides(paired), _auroc(paired))
+        yield Case(f"lead in AUROC, {kind}", whole - half, _two_scores(paired), _lead(paired))
     yield Case("concentration", 0.5, _masses, _concentration)
     first, second = _profile(7), _profile(4)
     depth = np.array(LAYERS) / (len(LAYERS) - 1)
@@ -180,6 +183,23 @@ def _sides(paired: bool) -> Callable[[np.random.Generator], tuple[np.ndarray, np
         return on + 1, off
 
     return draw
+
+
+def _two_scores(paired: bool) -> Callable[[np.random.Generator], tuple[Any, Any]]:
+    """Two scores of the same items, which share half of what varies, a deviation and half of one apart."""
+    one = _sides(paired)
+
+    def draw(rng: np.random.Generator) -> tuple[Any, Any]:
+        shared, first, second = one(rng), one(rng), one(rng)
+        scores = [[(a + b) / 2**0.5 for a, b in zip(shared, own, strict=True)] for own in (first, second)]
+        (on, off), (other_on, other_off) = scores  # a shift of 1 in both parts is 2 / √2
+        return (on - 2**0.5 + 1, off), (other_on - 2**0.5 + 0.5, other_off)
+
+    return draw
+
+
+def _lead(paired: bool) -> Callable[[tuple[Any, Any], int], Ends]:
+    return lambda scores, seed: ends(auroc_lead(*scores, paired=paired, n_resamples=400, seed=seed))
 
 
 def _auroc(paired: bool) -> Callable[[tuple[np.ndarray, np.ndarray], int], Ends]:

@@ -616,6 +616,9 @@ def test_an_area_of_one_has_an_interval_with_a_width(paired):
     assert found.low < 0.95 < more.low < 1
     lead = auroc_lead((on, off), (on + 1, off), paired=paired)
     assert lead.value == 0 and lead.low == -lead.high == pytest.approx(found.low - 1)
+    none, whole = (np.zeros(4), np.zeros(4)), (on, off)
+    ahead, behind = auroc_lead(whole, none, paired=paired), auroc_lead(none, whole, paired=paired)
+    assert (ahead.value, ahead.low, ahead.high) == (-behind.value, -behind.high, -behind.low) and ahead.low < 0.5
 
 
 def test_newcombes_limit_solves_its_own_equation():

@@ -34,14 +34,14 @@ def auroc_lead(
 ) -> Estimate:
     """`above` of the first less that of the second, of the same items, with its interval as in `auroc_interval`.
 
-    Where both separate the sides wholly, both ways as far as Newcombe's interval of either reaches.
+    Where no draw varies since one or both separate the sides wholly, both ways as far as Newcombe's interval reaches.
     """
 
     def lead(on: np.ndarray, off: np.ndarray) -> float:
         return above(first[0][on], first[1][off]) - above(second[0][on], second[1][off])
 
     found = _bootstrapped(lead, first, paired, n_resamples, seed)
-    if found.low < found.high or above(*first) not in (0.0, 1.0):
+    if found.low < found.high or {above(*first), above(*second)}.isdisjoint({0.0, 1.0}):
         return found
     room = 1 - _least(len(first[0]), len(first[1]))
     return Estimate(found.value, max(-1.0, found.value - room), min(1.0, found.value + room))
