@@ -28,7 +28,7 @@ def matched_features(
     in every SAE that saereason trains. Not drawn are those in `besides`, nor copies, of the feature or of those: where
     an SAE has split a feature, its other part is not chance. Raises ValueError where the layer has too few.
     """
-    rates, rate = table["firing_rate"], table.row(feature).get("firing_rate", 0.0)
+    rates, rate = table["firing_rate"], table.row(feature)["firing_rate"]
     known = [feature, *(other for other in besides if other.layer == feature.layer)]
     taken = [each.index for one in known for each in (one, *copies(saes, one))]
     rows = table.where((table["layer"] == feature.layer) & ~np.isin(table["index"], taken) & (rates > 0))
