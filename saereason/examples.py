@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .model import Batch, Model, Rendered, pad
@@ -29,6 +29,9 @@ class Examples:
 
     group: Int[Tensor, "batch"]
     """Which prompt, or pair of prompts, a row belongs to."""
+
+    target: Float[Tensor, "batch pos"] | None = None
+    """A number for each token, with which `search` correlates activations in the label's place (`pearson`)."""
 
     @classmethod
     def pair(
@@ -188,7 +191,8 @@ class Examples:
             width = int(self.mask[rows].sum(-1).max())
             cut = (rows, slice(self.tokens.shape[1] - width, None))
             columns = (self.tokens[cut], self.mask[cut], self.label[cut], self.valid[cut], self.group[rows])
-            yield Examples(*(column.to(device) for column in columns))
+            target = None if self.target is None else self.target[cut].to(device)
+            yield replace(Examples(*(column.to(device) for column in columns)), target=target)
 
     @property
     def batch(self) -> Batch:

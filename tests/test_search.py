@@ -231,6 +231,23 @@ def test_scores_of_texts_are_scipys(tmp_path, model, saes, pool, batch_size):
     assert varies.sum() > 20 and moving.sum() > 20
 
 
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_pearson_with_any_number_a_token_is_scipys(model, saes, batch_size):
+    examples = Examples.texts(model, TEXTS_ON, TEXTS_OFF)
+    numbers = 5 + torch.randn(examples.tokens.shape, generator=torch.Generator().manual_seed(3))
+    table = search(model, saes, dataclasses.replace(examples, target=numbers), batch_size=batch_size)
+    tokens = np.concatenate([all_acts(model, saes, text) for text in (*TEXTS_ON, *TEXTS_OFF)])
+    varies = tokens.std(0) > 0.01
+    told = numbers[examples.valid].numpy()
+    r = [scipy_stats.pearsonr(column, told).statistic for column in tokens.T[varies]]
+    np.testing.assert_allclose(table["pearson"][varies], r, atol=1e-3)
+    assert (table["studentised"] == search(model, saes, examples, batch_size=batch_size)["studentised"]).all()
+    still = dataclasses.replace(examples, target=torch.full(examples.tokens.shape, 0.1))
+    assert not search(model, saes, still)["pearson"].any(), "what does not vary goes with nothing"
+    with pytest.raises(ValueError, match="give a finite number for each scored token"):
+        search(model, saes, dataclasses.replace(examples, target=numbers / 0))
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=2, max_size=40))
 def test_auroc_counts_ties_half(pairs):
     values, label = (np.array(column) for column in zip(*pairs, strict=True))

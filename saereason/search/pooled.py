@@ -33,12 +33,14 @@ class Pooled:
 
 @dataclass(frozen=True, eq=False)
 class TokenSums:
-    """Sums over tokens, by label (off, on) and feature, in float64."""
+    """Sums over tokens, of a label or any number a token, of activations, and of both, in float64."""
 
-    count: Float[Tensor, "label"]
-    active: Float[Tensor, "label d_sae"]
-    total: Float[Tensor, "label d_sae"]
-    square: Float[Tensor, "label d_sae"]
+    count: Float[Tensor, ""]
+    label: Float[Tensor, ""]
+    label_square: Float[Tensor, ""]
+    total: Float[Tensor, "d_sae"]
+    square: Float[Tensor, "d_sae"]
+    product: Float[Tensor, "d_sae"]
 
     def __add__(self, other: "TokenSums") -> "TokenSums":
         return TokenSums(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
@@ -78,28 +80,31 @@ class _Read:
 
     resid: dict[int, Float[Tensor, "token d_model"]]
     of_token: Int[Tensor, "token"]
-    shows: Int[Tensor, "token"]
+    told: Float[Tensor, "token"]
+    """The label, or what stands in its place."""
+
     label: Bool[Tensor, "observation"]
 
     @classmethod
     def of(cls, batch: Examples, resid: dict[int, Tensor]) -> "_Read":
         of_token, label = observed(batch)
-        return cls(resid, of_token, batch.label[batch.valid].long(), label)
+        told = batch.label if batch.target is None else batch.target
+        return cls(resid, of_token, told[batch.valid].to(_exact(of_token)), label)
 
     def __len__(self) -> int:
-        return len(self.shows)
+        return len(self.told)
 
 
 def _encoded(encoders: Mapping[int, Encoder], parts: list[_Read], pool: Pool) -> Pooled:
     """The observations of some batches, one batch's after the other's."""
     before = np.cumsum([0, *(len(part.label) for part in parts)]).tolist()
     of_token = torch.cat([part.of_token + n for part, n in zip(parts, before, strict=False)])
-    shows, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("shows", "label"))
+    told, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("told", "label"))
     values, sums = {}, {}
     for layer, encoder in encoders.items():
         active = encoder(torch.cat([part.resid.pop(layer) for part in parts]))
         values[layer] = _pool(active, of_token, len(label), encoder.d_sae, pool)
-        sums[layer] = _token_sums(active, shows, encoder.d_sae)
+        sums[layer] = _token_sums(active, told, encoder.d_sae)
     return Pooled(label, values, sums)
 
 
@@ -122,16 +127,15 @@ def _pool(active: Active, of_token: Tensor, n: int, d_sae: int, pool: Pool) -> T
     return (flat.index_add_(0, place, acts).view(n, d_sae) / sizes[:, None]).float()
 
 
-def _token_sums(active: Active, shows: Tensor, d_sae: int) -> TokenSums:
-    place, exact = shows[active.token] * d_sae + active.index, _exact(shows)
-    acts = active.acts.to(exact)
+def _token_sums(active: Active, told: Tensor, d_sae: int) -> TokenSums:
+    acts = active.acts.to(told.dtype)
 
     def summed(values: Tensor) -> Tensor:
-        flat = torch.zeros(2 * d_sae, device=place.device, dtype=exact)
-        return flat.index_add_(0, place, values).view(2, d_sae).cpu().double()
+        return torch.zeros(d_sae, device=told.device, dtype=told.dtype).index_add_(0, active.index, values)
 
-    count = shows.bincount(minlength=2).cpu().double()
-    return TokenSums(count, summed(torch.ones_like(acts)), summed(acts), summed(acts.square()))
+    per_token = (torch.tensor(float(len(told))), told.sum(), told.square().sum())
+    per_feature = (summed(acts), summed(acts.square()), summed(acts * told[active.token]))
+    return TokenSums(*(each.cpu().double() for each in (*per_token, *per_feature)))
 
 
 def _exact(like: Tensor) -> torch.dtype:

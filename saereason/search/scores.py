@@ -46,12 +46,17 @@ def point_biserial(on: Moments, off: Moments) -> Float[Tensor, "d_sae"]:
 
 
 def pearson(sums: TokenSums) -> Float[Tensor, "d_sae"]:
-    """Pearson's correlation of activation and label over tokens; 0 for a feature that does not vary."""
-    n, n_on = sums.count.sum(), sums.count[1]
-    total, square = sums.total.sum(0), sums.square.sum(0)
-    together = sums.total[1] - total * n_on / n
-    spread = (square - total.square() / n).clamp(min=0) * (n_on - n_on * n_on / n)
+    """Pearson's correlation of activation and label (any number) over tokens; 0 for what does not vary."""
+    n = sums.count
+    together = sums.product - sums.total * sums.label / n
+    spread = _spread(sums.square, sums.total, n) * _spread(sums.label_square, sums.label, n)
     return torch.where(spread > 0, together / spread.sqrt().clamp(min=TINY), 0.0)
+
+
+def _spread(square: Tensor, total: Tensor, n: Tensor) -> Tensor:
+    """Sum of squared deviations; 0 where it is but the rounding of the sums."""
+    found = square - total.square() / n
+    return torch.where(found > 1e-12 * square, found, 0.0)
 
 
 def auroc(

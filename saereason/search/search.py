@@ -77,11 +77,12 @@ def search(
 
     Columns: `difference` (mean activation on less off; over pairs: He et al., arXiv 2601.08058), `studentised` (that
     over its standard error, what to rank by: paired t over pairs, Welch's t otherwise), `cohens_d`, `correlation` (of a
-    prompt's activation with its label: with being right, for `Examples.graded`), `pearson` (over tokens), `mean_on`,
-    `mean_off`, `rate_on`, `rate_off` (share of prompts on which the feature is active at all). With `block`, a folder,
-    one value for each prompt and feature is kept there, which resampling (`add_max_t`) reads, and `auroc` is a column
-    too. Activations are computed in the model's own precision. Warns where prompts are there more than once, since each
-    counts. Raises ValueError for examples with fewer than two prompts of a kind.
+    prompt's activation with its label: with being right, for `Examples.graded`), `pearson` (over tokens, with the label
+    or the examples' `target`), `mean_on`, `mean_off`, `rate_on`, `rate_off` (share of prompts on which the feature is
+    active at all). With `block`, a folder, one value for each prompt and feature is kept there, which resampling
+    (`add_max_t`) reads, and `auroc` is a column too. Activations are computed in the model's own precision. Warns where
+    prompts are there more than once, since each counts. Raises ValueError for examples with fewer than two prompts of a
+    kind, and for a target that is not one finite number for each scored token.
     """
     if not saes:
         raise ValueError("there are no SAEs to search; give at least one layer's.")
@@ -121,6 +122,12 @@ def _check_rows(examples: Examples, rows: np.ndarray) -> None:
     n_on = int(rows[:, 1].sum())
     if min(n_on, len(rows) - n_on) < 2:
         raise ValueError(f"{n_on} prompts show the behaviour and {len(rows) - n_on} do not; give two of each at least.")
+    target = examples.target
+    if target is not None and (target.shape != examples.tokens.shape or not target[examples.valid].isfinite().all()):
+        raise ValueError(
+            f"the target is of shape {tuple(target.shape)}, the tokens of {tuple(examples.tokens.shape)}, and not all "
+            "of it may be finite; give a finite number for each scored token."
+        )
     if again := examples.n_repeated:
         warnings.warn(
             f"{again} of {examples.n_groups} prompts are there before and count once more, which makes p-values and "
