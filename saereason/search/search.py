@@ -89,24 +89,17 @@ def search(
     if pool not in get_args(Pool):
         raise ValueError(f"pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}.")
     check_saes(model, saes)
-    layers = sorted(saes)
+    saes, layers = dict(sorted(saes.items())), sorted(saes)
     rows = examples.observations()
     paired, folder = is_paired(rows), None if block is None else Path(block)
-    _check_rows(examples, rows)
+    _check(examples, rows)
     sizes = [len(saes[layer].W_dec) for layer in layers]
     features = np.stack([np.repeat(layers, sizes), np.concatenate([np.arange(size) for size in sizes])], axis=1)
     sums: dict[int, _Sums] = {}
     with _block(folder, len(rows), features) as filling:
         done = 0
-        reading = pooled(
-            model,
-            {n: saes[n] for n in layers},
-            examples,
-            pool=pool,
-            batch_size=batch_size,
-            progress=lambda n: progress(n, len(rows)),
-        )
-        for batch in reading:
+        told = lambda n: progress(n, len(rows))  # noqa: E731
+        for batch in pooled(model, saes, examples, pool=pool, batch_size=batch_size, progress=told):
             now = slice(done, done + len(batch.label))
             for layer in layers:
                 part = _Sums.of(batch, layer, paired=paired)
@@ -118,7 +111,7 @@ def search(
     return table if folder is None else table.with_column("auroc", _auroc(Block.open(folder)))
 
 
-def _check_rows(examples: Examples, rows: np.ndarray) -> None:
+def _check(examples: Examples, rows: np.ndarray) -> None:
     n_on = int(rows[:, 1].sum())
     if min(n_on, len(rows) - n_on) < 2:
         raise ValueError(f"{n_on} prompts show the behaviour and {len(rows) - n_on} do not; give two of each at least.")

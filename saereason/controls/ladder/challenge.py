@@ -63,22 +63,10 @@ def challenge(
     given twice or without a decoder row, for rows that are not finite, for fewer draws, for multiples that are not
     positive, and for texts that `try_cues` would refuse.
     """
-    check_saes(model, saes)
-    check_in_units_of_resid(saes)
-    for other in (*rivals.others, *([rivals.frozen] if rivals.frozen else [])):
-        check_saes(model, other)
-    for each in (saes, *rivals.others, rivals.frozen or {}, rivals.untrained[1] if rivals.untrained else {}):
-        check_rows(each)
-    for feature in features:
-        if not decoder_row(sae_at(saes, feature), feature.index).any():
-            raise ValueError(f"the decoder row of {feature} is 0, so there is nothing to steer with; leave it out.")
-    if not features or len(set(features)) < len(features):
-        raise ValueError(f"there are {len(features)} features, {len(set(features))} different; give each once.")
+    _check(model, saes, features, behaviour, rivals)
     if not multiples or min(multiples) <= 0:
         raise ValueError(f"multiples are {list(multiples)}; give at least one, all positive.")
     check_draws(n_draws)
-    if behaviour.showing:
-        encoded(model, behaviour.showing, behaviour.plain)  # what rung 3 could not use, told before the work
     with _folder(run) as folder:
         bench = Bench(
             model,
@@ -104,6 +92,25 @@ def challenge(
         if run is not None:
             _keep(run, bench, verdicts)
     return verdicts
+
+
+def _check(
+    model: Model, saes: Mapping[int, SAE], features: Sequence[Feature], behaviour: Behaviour, rivals: Rivals
+) -> None:
+    """Raises ValueError for what a rung could not use, before hours of work on the rungs below it."""
+    check_in_units_of_resid(saes)
+    of_the_model = (saes, *rivals.others, rivals.frozen or saes)
+    for each in of_the_model:
+        check_saes(model, each)
+    for each in (*of_the_model, *(rivals.untrained or ())[1:]):
+        check_rows(each)
+    for feature in features:
+        if not decoder_row(sae_at(saes, feature), feature.index).any():
+            raise ValueError(f"the decoder row of {feature} is 0, so there is nothing to steer with; leave it out.")
+    if not features or len(set(features)) < len(features):
+        raise ValueError(f"there are {len(features)} features, {len(set(features))} different; give each once.")
+    if behaviour.showing:
+        encoded(model, behaviour.showing, behaviour.plain)
 
 
 def check_draws(n: int) -> None:
