@@ -88,7 +88,7 @@ def test_intervals_cover_at_about_their_level(calibrated):
     exact = {name: share for name, share in coverage.items() if name.startswith(("wilson", "paired"))}
     assert len(exact) == 9 and all(0.93 < share < 0.97 for share in exact.values())
     simulated = {name: share for name, share in coverage.items() if name not in exact}
-    assert len(simulated) == 14 and all(share > 0.87 for share in simulated.values()), simulated
+    assert len(simulated) == 16 and all(share > 0.87 for share in simulated.values()), simulated
     assert 0.92 < sum(simulated.values()) / len(simulated) < 0.975
 
 

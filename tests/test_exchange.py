@@ -114,9 +114,9 @@ def test_additions_do_without_the_sae(model, saes, tmp_path):
 def test_other_weights_are_told(model, topk_saes, tmp_path):
     folder = sr.save_steering(tmp_path / "s", model, topk_saes, [Add(F, 3.0)])
     with pytest.warns(UserWarning, match=r"saved for tiny-llama \([0-9a-f]{16}\), of other weights"):
-        assert sr.load_steering(folder, tiny_model(seed=1), topk_saes) == [Add(F, 3.0)]
+        assert sr.load_steering(folder, tiny_model(seed=1), topk_saes) == (Add(F, 3.0),)
     with pytest.warns(UserWarning, match=r"saved for the SAE [0-9a-f]{16}, of other weights"):
-        assert sr.load_steering(folder, model, {1: tiny_sae("topk", 1, seed=5)}) == [Add(F, 3.0)]
+        assert sr.load_steering(folder, model, {1: tiny_sae("topk", 1, seed=5)}) == (Add(F, 3.0),)
 
 
 def test_what_cannot_be_saved_is_refused(model, saes, tmp_path):
