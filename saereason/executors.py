@@ -106,40 +106,45 @@ def inline(run: Run, units: Iterable[WorkUnit], compute: Compute) -> Iterator[tu
         yield unit, pd.read_parquet(path)
 
 
-def side_by_side(works: Sequence[Callable[[], T]]) -> list[T]:
+def side_by_side(works: Sequence[Callable[[], T]], helpers: Sequence[Callable[[], object]] = ()) -> list[T]:
     """What each gives, all at work at once with an equal part of torch's threads, which on small models is faster.
 
-    They must not share a model or SAEs. The first error, or Ctrl-C, stops the others and is raised.
+    `helpers` give nothing: one begins whenever a work has ended and others go on, and they are stopped once all have.
+    None of them all may share a model or SAEs. The first error, or Ctrl-C, stops the others and is raised.
     """
     import torch
 
     each = max(1, torch.get_num_threads() // len(works))
-    done, begin = SimpleQueue[tuple[int, T | None, BaseException | None]](), SimpleQueue[bool]()
+    done, begin, later = SimpleQueue[tuple[int, Any, BaseException | None]](), SimpleQueue[bool](), SimpleQueue[bool]()
+    every = [*((begin, work) for work in works), *((later, helper) for helper in helpers)]
 
-    def work(place: int, context: Context) -> None:
-        if not begin.get():  # once all have been started: Ctrl-C on the way leaves none that is not known to be alive
+    def do(place: int, context: Context) -> None:
+        told, work = every[place]
+        if not told.get():  # once all have been started: Ctrl-C on the way leaves none that is not known to be alive
             return
         torch.set_num_threads(each)
         try:
-            done.put((place, context.run(works[place]), None))
+            done.put((place, context.run(work), None))
         except BaseException as error:
             done.put((place, None, error))
 
-    threads = [Thread(target=work, args=(n, copy_context()), daemon=True) for n in range(len(works))]
+    threads = [Thread(target=do, args=(n, copy_context()), daemon=True) for n in range(len(every))]
     found: dict[int, Any] = {}
     try:
         for thread in threads:
             thread.start()
         for _ in works:
             begin.put(True)  # in one piece, which Ctrl-C cannot leave half done as it can an Event's `set`
-        for _ in works:
+        while len(found) < len(works):
             place, result, error = _wait(done)
             if error is not None:
                 raise error
-            found[place] = result
+            if place < len(works):
+                found[place] = result
+                later.put(len(found) < len(works))
     finally:
-        for _ in works:
-            begin.put(False)
+        for told, _ in every:
+            told.put(False)
         _stop(threads)
     return [found[place] for place in range(len(works))]
 
@@ -156,6 +161,7 @@ def _wait(queue: SimpleQueue[T]) -> T:
 def _stop(threads: Iterable[Thread]) -> None:
     """End threads at their next line of Python, with what their `with` and `finally` ask for, half a minute of it."""
     for thread in threads:
+        thread.join(0.1)  # whoever has done its work, or never began, ends by itself
         while thread.is_alive():
             told = ctypes.pythonapi.PyThreadState_SetAsyncExc
             told(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))

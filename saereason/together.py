@@ -13,6 +13,9 @@ from .model import Batch, Model, pad
 from .prefixes import Prefixes, depends_on_the_longest, read_once
 from .writing import Row, Scores
 
+AT_ONCE = 1200
+"""Tokens of prompts that a CPU reads in one pass, so that what lies between layers stays in its cache."""
+
 ROOM = 0.25
 """Share of a batch that must be free before waiting rows join it; they are opened in a pass of their own."""
 
@@ -28,11 +31,13 @@ class Together:
     @property
     def plain(self) -> bool:
         """True where the cache holds the keys and values of all tokens, and nothing else."""
-        if self.cache is None:
-            return True
-        if type(self.cache) is not DynamicCache:
-            return False
-        return all(type(layer) is DynamicLayer and layer.is_initialized for layer in self.cache.layers)
+        return self.cache is None or (
+            _are_plain(self.cache) and all(layer.is_initialized for layer in self.cache.layers)
+        )
+
+
+def _are_plain(cache: Any) -> bool:
+    return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def passes(
@@ -44,19 +49,35 @@ def passes(
     is hooked on the model. With `prefixes`, where caches of different lengths cannot be joined, and where a row's
     states depend on the longest of its batch, all rows of a batch end before the next one begins.
     """
-    waiting, going = list(rows), None
-    joins = prefixes is None and len(waiting) > batch_size and not depends_on_the_longest(model)
-    while waiting or going is not None:
+    waiting, opening, going = list(rows), [], None
+    joins = prefixes is None and not depends_on_the_longest(model)
+    few = joins and model.device.type == "cpu" and _are_plain(DynamicCache(config=model.hf.config))
+    while waiting or opening or going is not None:
         room = batch_size if going is None else batch_size - len(going.rows)
-        if going is None or (waiting and joins and room >= ROOM * batch_size and going.plain):
-            now, waiting, aside = _opened(model, waiting[:room]), waiting[room:], going
-        else:
-            now, aside = going, None
+        if not opening and (going is None or (joins and room >= ROOM * batch_size and going.plain)):
+            opening, waiting = waiting[:room], waiting[room:]
+        now, aside = going, None
+        if opening and (going is None or going.plain):
+            n = _at_once(model, opening) if few else len(opening)
+            now, opening, aside = _opened(model, opening[:n]), opening[n:], going
+        assert now is not None
         once = _opened_once(model, now) if use_cache and prefixes is None else None
         scores, cache = _passed(model, now, use_cache, prefixes) if once is None else once
         yield scores, now.rows
         left = _gone_on(now, cache, most, model.pad_token)
         going = _joined(aside, left, model.pad_token)
+
+
+def _at_once(model: Model, rows: Sequence[Row]) -> int:
+    """How many of the rows, one at least, to open in a pass: each takes as many tokens as the longest, copies none."""
+    seen, longest, copies = set[tuple[int, ...]](), 0, not hooks.hooked(model)
+    for n, row in enumerate(rows):
+        text = (*row.prompt, *row.opening, *(() if copies else (n,)))
+        longest = max(longest, len(text))
+        if seen and text not in seen and (len(seen) + 1) * longest > AT_ONCE:
+            return n
+        seen.add(text)
+    return len(rows)
 
 
 def _passed(model: Model, now: Together, use_cache: bool, prefixes: Prefixes | None) -> tuple[Scores, Any]:

@@ -12,7 +12,7 @@ from saereason import hooks
 from saereason.features import Feature
 from saereason.generate import generate
 from saereason.model import pad
-from saereason.steering import Add, Everywhere, Generated, LastPromptToken, Steps, steered
+from saereason.steering import Add, AddVector, Everywhere, Generated, LastPromptToken, Steps, steered
 from saereason.writing import Budget, Ending, gumbel
 
 SAES = {1: tiny_sae("topk", 1)}
@@ -143,6 +143,28 @@ def test_waiting_rows_take_the_places_of_those_that_ended(any_model, monkeypatch
     opened = sorted(first, key=first.get)
     joined = any(first[late] < len(said) - last[early] for early in opened[:4] for late in opened[4:])
     assert joined == (any_model.hf.config.model_type != "gemma3_text" or "use_cache" in options)
+
+
+@pytest.mark.parametrize("kind", ["plain", "cross attention", "a layer without keys", "convolutions", "long positions"])
+@pytest.mark.parametrize("when", [None, LastPromptToken()])
+def test_long_prompts_are_read_a_few_at_a_time_and_written_together(kind, when, monkeypatch):
+    model = tiny_model() if kind == "plain" else odd_model(kind)
+    edits = [] if when is None else [AddVector(0, torch.ones(model.d_model), 3.0, when)]
+    texts = ["Tom has 3", "Tom has 3", "abcdefgh", "Anna has 15", "x" * 14]
+    with steered(model, {}, *edits):
+        whole = generate(model, texts, max_new_tokens=5, batch_size=1)
+        monkeypatch.setattr("saereason.together.AT_ONCE", 20)
+        shapes, run = [], hooks.run
+        monkeypatch.setattr(
+            hooks, "run", lambda m, rows, *a, **k: shapes.append(tuple(rows.tokens.shape)) or run(m, rows, *a, **k)
+        )
+        pieces = generate(model, texts, max_new_tokens=5, batch_size=8)
+    assert (pieces.tokens, pieces.finished) == (whole.tokens, whole.finished)
+    if kind == "plain":
+        n_opened = 4 if when is None else 5  # two are alike, and nothing is hooked; longer ones go alone
+        opened = next(n for n, (rows, width) in enumerate(shapes) if rows == 5)
+        assert sum(rows for rows, _ in shapes[:opened]) == n_opened
+        assert all(rows == 1 or rows * width <= 20 for rows, width in shapes[:opened])
 
 
 def test_a_batch_is_no_wider_than_its_longest_row(model, monkeypatch):

@@ -251,6 +251,20 @@ def test_the_control_of_tools_writes_as_many_tokens(model):
     assert found.prompts != control.prompts and "Notes:\nsay: " in model.decode(control.prompts[0])
 
 
+def test_the_calls_of_tools_are_made_once_where_nothing_is_hooked(model):
+    tools = CognitiveTools((Tool("say", "Say."),), most=4)
+
+    def calls(model, task):
+        return tools.calls(model, task, batch_size=5, progress=lambda done, total: None)
+
+    first = calls(model, TASK)
+    assert calls(model, TASK) is first and calls(model, TASK.take(3)) is not first
+    with sr.steered(model, {}, sr.AddVector(1, torch.ones(model.d_model), 50.0)):
+        changed = calls(model, TASK)
+    assert changed["say"].tokens != first["say"].tokens and calls(model, TASK) is first
+    assert CognitiveTools(tools.tools, most=4) == tools and "_made" not in repr(tools)
+
+
 def test_a_question_is_turned_round_at_its_last_number():
     wrote = Written(((1,),) * 3, ("The answer is 7", "nothing", "8"), ((1,),) * 3, (True, True, True), (1,) * 3)
     items = [sr.Item("a", "2 and 5?", "7"), sr.Item("b", "3 and 5?", "8"), sr.Item("c", "none?", "9")]

@@ -385,6 +385,43 @@ def test_the_first_error_of_works_side_by_side_stops_the_others(tmp_path):
     assert not list(tmp_path.iterdir()), "what it had begun was cleared away"
 
 
+def test_a_helper_begins_when_a_work_has_ended_and_is_stopped_when_all_have():
+    helped, ended, order = Event(), Event(), []
+
+    def short():
+        assert not helped.is_set()
+        return "short"
+
+    def long():
+        assert helped.wait(30), "nobody helps"
+        return "long"
+
+    def helper():
+        order.append(torch.get_num_threads())
+        helped.set()
+        try:
+            while True:
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    def never():
+        order.append("never")
+
+    assert side_by_side([short, long], [helper, never]) == ["short", "long"]
+    assert ended.is_set() and order == [max(1, torch.get_num_threads() // 2)]
+    assert side_by_side([lambda: 1], [never]) == [1] and "never" not in order
+
+
+def test_the_error_of_a_helper_is_raised():
+    def waits():
+        while True:
+            time.sleep(0.01)
+
+    with pytest.raises(ZeroDivisionError):
+        side_by_side([lambda: None, waits], [lambda: 1 / 0])
+
+
 def test_folders_that_are_written_at_once_stay_whole(tmp_path):
     """Each writer's folder takes the name in one piece; the last one stays."""
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import tiny_model, tiny_sae
 
 import saereason as sr
 from saereason.effects import right
-from saereason.mechanisms import Following, Without, follow, weight_change
+from saereason.mechanisms import Following, Without, elicit, follow, weight_change
 from saereason.mechanisms.fingerprints import States
 from saereason.mechanisms.overlaps import raised, sureness
 from saereason.progress import steps
@@ -21,6 +22,7 @@ from saereason.study.suite.chosen import Chosen
 from saereason.study.suite.ground import KNOWN, PROBLEMS
 from saereason.study.suite.page import page, summary, verdict
 from saereason.study.suite.parts import COT, WINDOWS, _matched, _undone, change_chains, resid_change
+from saereason.study.suite.suite import _ahead
 
 SIZES = replace(
     QUICK, n=9, n_discovery=10, n_scored=2, most=12, paths=2, n_lessons=8, n_pairs=4, n_orders=20, n_draws=2
@@ -81,16 +83,42 @@ def test_a_suite_that_is_done_is_read(compared, monkeypatch):
     assert summary(run_suite(grounds_in(folder))) == summary(found)
 
 
+def assert_alike(mine, alone):
+    """The base's rows in both: on fewer threads, and beside other rows in a batch, sums are rounded otherwise."""
+    for part in ("mechanisms", "overlap"):
+        rows = {name: row for name, row in mine[part].items() if name.startswith("base: ")}
+        assert rows.keys() == alone[part].keys()
+        for name, row in rows.items():
+            assert row == pytest.approx(alone[part][name], rel=1e-3, abs=1e-3), name
+
+
 @pytest.mark.slow
 def test_models_side_by_side_answer_as_they_do_alone(compared, tmp_path):
-    other = replace(grounds_in(tmp_path)[0], name="other", model=tiny_model(seed=7, n_ctx=2048), changed=None)
-    both = summary(run_suite([*grounds_in(tmp_path), other]))
-    alone = summary(compared[1])
-    for part in ("mechanisms", "overlap"):
-        mine = {name: row for name, row in both[part].items() if name.startswith("base: ")}
-        assert mine.keys() == alone[part].keys()
-        for name, row in mine.items():  # on fewer threads sums are rounded otherwise
-            assert row == pytest.approx(alone[part][name], rel=1e-3, abs=1e-3), name
+    def made(name):
+        made_once.append(name)
+        [base] = grounds_in(tmp_path)
+        other = replace(base, name=name, model=tiny_model(seed=7, n_ctx=2048), changed=None)
+        return base if name == "base" else other
+
+    made_once = []
+    names = ["base", "other"]
+    both = summary(run_suite([made(name) for name in names], [partial(made, name) for name in names]))
+    assert len(made_once) == 3, "whoever is done first helps the other, with a model of its own"
+    assert_alike(both, summary(compared[1]))
+
+
+def test_what_was_done_from_the_end_is_not_done_again(compared, tmp_path, monkeypatch):
+    [ground] = grounds_in(tmp_path)
+    _ahead(ground)
+
+    def only_without(model, saes, mechanism, task, **options):
+        assert isinstance(mechanism, Without), f"{mechanism.name} was asked again"
+        return elicit(model, saes, mechanism, task, **options)
+
+    monkeypatch.setattr("saereason.mechanisms.comparison.elicit", only_without)
+    for name in ("mechanisms.comparison.Thoughts.gain", "study.suite.parts.right_of"):
+        monkeypatch.setattr(f"saereason.{name}", None)
+    assert_alike(summary(run_suite(grounds_in(tmp_path))), summary(compared[1]))
 
 
 def test_choices_rest_on_discovery_alone(compared):

@@ -1,12 +1,17 @@
 """Mechanisms side by side."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .rows import Rows
 from .shell import SUITES, Json, ModelName, Out, check_own, one_of, plain_errors
+
+if TYPE_CHECKING:
+    from saereason.model import Model
+    from saereason.saes import SAE
 
 
 def compare(
@@ -43,21 +48,29 @@ def compare(
         if suite not in suites:
             raise ValueError(f"no suite {suite!r}; there are {', '.join(suites)}.")
         sizes = suites[suite] if n is None else replace(suites[suite], n=n)
-        base = load_model(model)
-        taught, changed = (load_model(model, adapter=adapter) for _ in range(2))
-        of_base, of_taught = (saes_of(saes, device=base.device) for _ in range(2))
+
+        def fresh(adapted: str | None = None) -> "tuple[Model, Mapping[int, SAE]]":
+            found = load_model(model, adapter=adapted)
+            return found, saes_of(saes, device=found.device)
+
+        base, of_base = fresh()
         check_saes(base, of_base)
+        changed = load_model(model, adapter=adapter)
         with claimed(folder), steps() as bars:
             run = Run.open(folder)
             run.write_manifest(
                 command=sys.argv, models=[base.hash, changed.hash], sizes=describe(sizes), seed=seed, suite=suite
             )
-            name = Path(adapter).name
-            grounds = [
-                Ground(name, taught, of_taught, run, bars, sizes, seed),
-                Ground("base", base, of_base, run, bars, sizes, seed, changed),
-            ]
-            found = run_suite(grounds)
+            same = (run, bars, sizes, seed)
+
+            def sibling() -> Ground:
+                return Ground(Path(adapter).name, *fresh(adapter), *same)
+
+            def base_again() -> Ground:
+                return Ground("base", *fresh(), *same, load_model(model, adapter=adapter))
+
+            grounds = [sibling(), Ground("base", base, of_base, *same, changed)]
+            found = run_suite(grounds, [sibling, base_again])
         tables = {each.ground.name: each.comparison.summary() for each in found}
         files = {"summary": folder / "summary.json", "report": folder / "report.html"}
         parts = [

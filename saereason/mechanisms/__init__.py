@@ -3,7 +3,7 @@
 from .adapted import Adapted
 from .asking import Asked, ChainOfThought, Direct, ForcedPrefix, ThinkLonger, chain_of_draft
 from .backward import BackwardCheck
-from .comparison import Comparison, compare, kept_answers
+from .comparison import Comparison, answer_ahead, compare, kept_answers
 from .decoding import CoTDecoding
 from .fingerprints import States, along, states, states_at
 from .forms import Changed, Demonstrated, Following, changed_chains, demonstrated, follow
@@ -41,6 +41,7 @@ __all__ = [
     "Without",
     "Written",
     "along",
+    "answer_ahead",
     "answer_rows",
     "chain_of_draft",
     "changed_chains",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -106,34 +107,93 @@ def compare(
     are kept in the run and not computed again. Gains, states and overlaps are of the first task. Raises ValueError for
     two mechanisms of one name, and without a task.
     """
+    every = _each_once(mechanisms, fewer, tasks)
+    asked = _Asked(model, saes, tasks, run, max_new_tokens, batch_size)
+    tables, gains, fingerprints, written = [], {}, {}, {}
+    for done, mechanism in enumerate(every, 1):
+        name = mechanism.name
+        rows, written[name], gains[name] = asked.of(mechanism, some=mechanism in fewer)
+        tables += rows
+        fingerprints[name] = states(model, saes, mechanism, written[name])
+        progress(done, len(every))
+    others = {name: found for name, found in fingerprints.items() if name != DIRECT.name}
+    alike = overlaps(fingerprints[DIRECT.name], others, n_orders=n_orders) if len(others) > 1 else {}
+    import pandas as pd
+
+    answers = pd.concat(tables, ignore_index=True)
+    return Comparison(every, dict(tasks), answers, written, gains, fingerprints, alike)
+
+
+def answer_ahead(
+    model: Model,
+    saes: Mapping[int, SAE],
+    mechanisms: Sequence[Mechanism],
+    tasks: Mapping[str, Task],
+    *,
+    run: Run,
+    fewer: Sequence[Mechanism] = (),
+    max_new_tokens: int = 96,
+    batch_size: int = 100,
+    progress: Progress = unseen,
+) -> None:
+    """Let the mechanisms answer as `compare` does, the last first: what it finds in the run it need not compute.
+
+    For a second worker, with a model and SAEs of its own, beside one that compares the same on the same run.
+    """
+    every = _each_once(mechanisms, fewer, tasks)
+    asked = _Asked(model, saes, tasks, run, max_new_tokens, batch_size)
+    for done, mechanism in enumerate(reversed(every), 1):
+        asked.of(mechanism, some=mechanism in fewer)
+        progress(done, len(every))
+
+
+def _each_once(
+    mechanisms: Sequence[Mechanism], fewer: Sequence[Mechanism], tasks: Mapping[str, Task]
+) -> tuple[Mechanism, ...]:
+    """All of them, the direct prompt first. Raises ValueError for two of one name, and without a task."""
     every = (DIRECT, *(each for each in (*mechanisms, *fewer) if each != DIRECT))
     names = [each.name for each in every]
     if len(set(names)) < len(names) or not tasks:
         raise ValueError(
             f"the mechanisms are {names} and the tasks {list(tasks)}; give each once, and a task at least."
         )
-    first = next(iter(tasks))
-    some = {name: task for name, task in tasks.items() if name == first or task.kind == "knowledge"}
-    scored, tables = Thoughts(model, tasks[first], tasks[first].cot), []
-    gains, fingerprints, written = {}, {}, {}
-    for done, mechanism in enumerate(every, 1):
-        for joined, parts in together(some if mechanism in fewer else tasks):
-            table, found = kept_answers(
-                model, saes, mechanism, joined, run, max_new_tokens=max_new_tokens, batch_size=batch_size
-            )
-            tables += [table[part].assign(mechanism=mechanism.name, task=name) for name, part in parts.items()]
-            if first in parts:
-                written[mechanism.name] = found.part(parts[first])
-        gains[mechanism.name] = _kept_gains(scored, mechanism, written[mechanism.name].texts, run)
-        fingerprints[mechanism.name] = states(model, saes, mechanism, written[mechanism.name])
-        progress(done, len(every))
-    direct = fingerprints[DIRECT.name]
-    others = {name: fingerprints[name] for name in names[1:]}
-    alike = overlaps(direct, others, n_orders=n_orders) if len(others) > 1 else {}
-    import pandas as pd
+    return every
 
-    answers = pd.concat(tables, ignore_index=True)
-    return Comparison(every, dict(tasks), answers, written, gains, fingerprints, alike)
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """Tasks that mechanisms are asked; what was answered is kept in the run."""
+
+    model: Model
+    saes: Mapping[int, SAE]
+    tasks: Mapping[str, Task]
+    run: Run
+    max_new_tokens: int
+    batch_size: int
+
+    @cached_property
+    def first(self) -> str:
+        return next(iter(self.tasks))
+
+    @cached_property
+    def thoughts(self) -> Thoughts:
+        return Thoughts(self.model, self.tasks[self.first], self.tasks[self.first].cot)
+
+    def of(self, mechanism: Mechanism, *, some: bool) -> tuple[list[Any], Written, Gain]:
+        """A mechanism's rows, task by task, what it wrote in answer to the first, and what that gains as a thought.
+
+        `some` of the tasks are the first and those of knowledge.
+        """
+        rows, found = [], None
+        tasks = {n: t for n, t in self.tasks.items() if not some or n == self.first or t.kind == "knowledge"}
+        for joined, parts in together(tasks):
+            options = {"max_new_tokens": self.max_new_tokens, "batch_size": self.batch_size}
+            table, written = kept_answers(self.model, self.saes, mechanism, joined, self.run, **options)
+            rows += [table[part].assign(mechanism=mechanism.name, task=name) for name, part in parts.items()]
+            if self.first in parts:
+                found = written.part(parts[self.first])
+        assert found is not None
+        return rows, found, _kept_gains(self.thoughts, mechanism, found.texts, self.run)
 
 
 def together(tasks: Mapping[str, Task]) -> list[tuple[Task, dict[str, slice]]]:

@@ -1,8 +1,10 @@
 """Cognitive tools: four calls, each of which sees only what it is given, before the answer (arXiv 2506.12115)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from saereason import hooks
 from saereason.generate import Generation, generate
 from saereason.model import Model
 from saereason.tasks import Task
@@ -47,6 +49,7 @@ class CognitiveTools(Mechanism):
     tools: tuple[Tool, ...] = TOOLS
     most: int = 48
     name: str = "cognitive tools"
+    _made: dict[Any, Mapping[str, Generation]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def describe(self) -> str:
         return f"Asked to answer after {len(self.tools)} calls of their own: {', '.join(t.name for t in self.tools)}."
@@ -59,7 +62,18 @@ class CognitiveTools(Mechanism):
         return answered_after(model, task, self.instruction(task), calls, max_new_tokens, batch_size)
 
     def calls(self, model: Model, task: Task, *, batch_size: int, progress: Progress) -> Mapping[str, Generation]:
-        """What each call wrote, by name; a draft first, where a tool needs one."""
+        """What each call wrote, by name; a draft first, where a tool needs one.
+
+        Made once for a model and a task, and kept for the control, where nothing is hooked on the model.
+        """
+        if hooks.hooked(model):
+            return self._call(model, task, batch_size, progress)
+        asked = (model.hash, model.dtype, task, batch_size)
+        if asked not in self._made:
+            self._made[asked] = self._call(model, task, batch_size, progress)
+        return self._made[asked]
+
+    def _call(self, model: Model, task: Task, batch_size: int, progress: Progress) -> Mapping[str, Generation]:
         questions, found = [item.question for item in task.items], {}
         total = len(self.tools) + any(tool.sees_draft for tool in self.tools)
 

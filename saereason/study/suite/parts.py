@@ -178,12 +178,18 @@ def _matched(chosen: Chosen, features: Sequence[Feature]) -> list[tuple[Feature,
 
 def try_forms(ground: Ground, found: Comparison, show: Step) -> dict[str, dict[str, Any]]:
     """Worked examples of every form before the question: does it matter that they are true?"""
+    clean = found.of(COT.name)
+    return {form: against(table, clean) for form, table in form_answers(ground, show).items()}
+
+
+def form_answers(ground: Ground, show: Step) -> dict[Form, Any]:
+    """The rows of the CoT prompt's answers after worked examples, by their form."""
     shown = problems(ground.sizes.n_examples, seed=ground.seed + 1, split="discovery", templates=TAUGHT)
-    clean, rows = found.of(COT.name), {}
+    tables: dict[Form, Any] = {}
     for done, form in enumerate(FORMS_SHOWN, 1):
-        rows[form] = against(ground.answers(demonstrated(shown, form), ground.tasks[PROBLEMS])[0], clean)
+        tables[form] = ground.answers(demonstrated(shown, form), ground.tasks[PROBLEMS])[0]
         show(done, len(FORMS_SHOWN))
-    return rows
+    return tables
 
 
 def change_chains(ground: Ground, found: Comparison) -> dict[str, dict[Following, int]]:

@@ -1,18 +1,18 @@
 """The suite: every mechanism on a model and on its sibling, in one run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from saereason.executors import side_by_side
-from saereason.mechanisms import Comparison, compare
+from saereason.mechanisms import Comparison, answer_ahead, compare
 from saereason.preflight import Fit, preflight
 from saereason.runs import write_json, write_table
 
 from .arms import arms_of
 from .chosen import Chosen
 from .ground import Ground
-from .parts import Parts, measure_parts
+from .parts import Parts, form_answers, measure_parts, sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +31,29 @@ class Compared:
     """Mechanisms that could not be had here, and why."""
 
 
-def run_suite(grounds: Sequence[Ground]) -> list[Compared]:
+def run_suite(grounds: Sequence[Ground], again: Sequence[Callable[[], Ground]] = ()) -> list[Compared]:
     """Compare all mechanisms on every model; what they say, as `summary.json`, tables and `report.html` in the run.
 
     The grounds are worked on side by side, so no two may share a model or SAEs. What the run holds is not done again.
+    `again` makes each ground once more, with a model and SAEs of its own: whoever is done goes on with what another
+    comes to last.
     """
     from saereason.report import write_report
 
     from .page import page, summary
 
-    found = side_by_side([partial(_compared, ground) for ground in grounds])
+    left = dict(enumerate(again))
+
+    def whole(place: int) -> Compared:
+        found = _compared(grounds[place])
+        left.pop(place, None)
+        return found
+
+    def help_on() -> None:
+        for make in [*left.values()][:1]:
+            _ahead(make())
+
+    found = side_by_side([partial(whole, place) for place in range(len(grounds))], [help_on] * (len(grounds) - 1))
     run = grounds[0].run
     for each in found:
         write_table(run.folder / f"{each.ground.name}.parquet", each.comparison.summary())
@@ -68,3 +81,24 @@ def _compared(ground: Ground) -> Compared:
     with ground.bars.step(f"{ground.name}: do the SAEs fit"):
         fits = preflight(ground.model, ground.saes, strict=False)
     return Compared(ground, chosen, comparison, measure_parts(chosen, comparison), fits, arms.left_out)
+
+
+def _ahead(ground: Ground) -> None:
+    """What `_compared` comes to last, the last first, until it comes to what is done."""
+    with ground.bars.step(f"{ground.name}, from the end: sample") as show:
+        sample(ground, show)
+    with ground.bars.step(f"{ground.name}, from the end: other forms") as show:
+        form_answers(ground, show)
+    with ground.bars.step(f"{ground.name}, from the end: choose and train") as show:
+        arms = arms_of(Chosen(ground), show)
+    with ground.bars.step(f"{ground.name}, from the end: compare") as show:
+        answer_ahead(
+            ground.model,
+            ground.saes,
+            arms.every,
+            ground.tasks,
+            run=ground.run,
+            fewer=arms.fewer,
+            max_new_tokens=ground.sizes.most,
+            progress=show,
+        )
