@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 import saereason as sr
 from saereason.cli import app
-from saereason.layers import AnswerDepths, SkipBlock, graded
+from saereason.layers import AnswerDepths, MeanOfBlock, SkipBlock, graded
 from saereason.metrics import Scored
 from saereason.plots import plot_centroids, plot_operators
 from saereason.saes import save_saes
-from saereason.study.lab import Subject, conclude, named, page, sentences
+from saereason.study.lab import Subject, battery, conclude, named, page, sentences
 from saereason.study.lab.pair import screened
 from saereason.tasks import confirmation_task
 
@@ -193,6 +193,13 @@ def test_the_command_tells_how_long_and_then_what(folder):
         "a probe needs two labels",
     ):
         assert title in page
+
+
+def test_the_mean_of_blocks_is_measured_only_where_it_is_asked_for(model, monkeypatch):
+    whole = {one.name: one for one in battery(model, {}, ["a text", "and another"], "mean of block, skip MLP")}
+    assert whole.keys() == {"mean of block", "skip MLP"} and len(whole["mean of block"].means) == model.n_layers
+    monkeypatch.setattr(MeanOfBlock, "of", None)
+    assert [one.name for one in battery(model, {}, ["a text"], "patching, skip MLP")] == ["skip MLP"]
 
 
 @pytest.mark.parametrize(

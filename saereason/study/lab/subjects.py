@@ -112,10 +112,10 @@ def battery(model: Model, saes: Mapping[int, SAE], texts: Sequence[str], which: 
     found: list[Operator] = [SkipBlock(), SkipByGradient()]
     if which == DEFAULT:
         return found
-    mean = MeanOfBlock.of(model, texts[-MEAN_TEXTS:])
-    found += [SkipBlock(0.5), SkipBlock(1.5), mean, SkipPart("attention"), SkipPart("MLP")]
+    found += [SkipBlock(0.5), SkipBlock(1.5), MeanOfBlock({}), SkipPart("attention"), SkipPart("MLP")]
     found += [SpliceSAE()] if saes else []
-    return found if which == ALL else named(which, found, "operators", others=PARTS)
+    asked = found if which == ALL else named(which, found, "operators", others=PARTS)
+    return [MeanOfBlock.of(model, texts[-MEAN_TEXTS:]) if isinstance(one, MeanOfBlock) else one for one in asked]
 
 
 def subjects_of(
