@@ -11,8 +11,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingW
 from . import hooks
 from .model import Batch, Model, pad
 
-PLAIN = (DynamicLayer, DynamicSlidingWindowLayer)
-"""Caches of a layer that hold keys and values and nothing else."""
+WORTH = 64
+"""Tokens that must be saved before a pass of its own for what all prompts begin with is worth it."""
 
 
 def read_once(model: Model, rows: Sequence[Sequence[int]]) -> tuple[Batch, Tensor, Any] | None:
@@ -26,13 +26,93 @@ def read_once(model: Model, rows: Sequence[Sequence[int]]) -> tuple[Batch, Tenso
     places: dict[tuple[int, ...], int] = {}
     of = [places.setdefault(tuple(row), len(places)) for row in rows]
     batch = pad(list(places), pad_token=model.pad_token, device=model.device)
-    out = hooks.run(model, batch, use_cache=True, logits_to_keep=1)
-    cache = getattr(out, "past_key_values", None)
-    if type(cache) is not DynamicCache or any(type(layer) not in PLAIN for layer in cache.layers):
+    scores, cache = read_prompts(model, batch, batch.mask.sum(-1))
+    if not _made_of(cache, DynamicLayer, DynamicSlidingWindowLayer):
         return None
     these = torch.tensor(of, device=batch.tokens.device)
     cache.batch_select_indices(these)
-    return Batch(batch.tokens[these], batch.mask[these]), out.logits[these, -1], cache
+    return Batch(batch.tokens[these], batch.mask[these]), scores[these], cache
+
+
+def read_prompts(model: Model, batch: Batch, lengths: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Any]:
+    """What may come next after each row of a batch, `[row, d_vocab]`, and their key-value cache.
+
+    `lengths` and `rows` as in `hooks.prompts`. The tokens with which all prompts begin, a chat's system message say,
+    are run once, where no edit visits them and nothing else is hooked on the model.
+    """
+    with hooks.prompts(lengths, rows, batch.tokens):
+        n = _alike(batch, lengths)
+        saved = n * (len(batch.tokens) - 1)
+        cache = None if saved < WORTH or not _may_be_read_once(model, batch) else _beginning(model, batch, n)
+        if cache is None:
+            out = hooks.run(model, batch, use_cache=True, logits_to_keep=1)
+            return out.logits[:, -1], _cache(out)
+    beyond = batch.mask & (batch.mask.long().cumsum(-1) > n)
+    tokens = torch.cat([_first(batch, n).expand(len(beyond), n), batch.tokens[:, n:]], 1)
+    whole = Batch(tokens, torch.cat([torch.ones_like(beyond[:, :n]), beyond[:, n:]], 1))
+    with hooks.prompts(lengths, rows, tokens):
+        out = hooks.run(model, whole, cache, use_cache=True, logits_to_keep=1)
+    _move_up(out.past_key_values, (~batch.mask).sum(-1), n)
+    return out.logits[:, -1], out.past_key_values
+
+
+def _alike(batch: Batch, lengths: Tensor) -> int:
+    """With how many tokens all prompts begin, none of them a prompt's last."""
+    most = max(0, int(lengths.min()) - 1)
+    first = torch.stack([row[mask][:most] for row, mask in zip(batch.tokens, batch.mask, strict=True)])
+    return int((first == first[0]).all(0).long().cumprod(0).sum())
+
+
+def _may_be_read_once(model: Model, batch: Batch) -> bool:
+    if depends_on_the_longest(model) or not keeps_all(model):
+        return False
+    return hooks.only_edited(model) and hooks.spare(batch)
+
+
+def _beginning(model: Model, batch: Batch, n: int) -> Any:
+    """The cache of the first `n` tokens, for every row; None where it holds anything but their keys and values."""
+    first = _first(batch, n)
+    with hooks.prompts(torch.tensor([n + 1]), None, first):
+        out = hooks.run(model, Batch(first, torch.ones_like(first).bool()), use_cache=True, logits_to_keep=1)
+    cache = _cache(out)
+    if not is_plain(cache):
+        return None
+    cache.batch_select_indices(torch.zeros(len(batch.tokens), dtype=torch.long, device=first.device))
+    return cache
+
+
+def _cache(out: Any) -> Any:
+    return getattr(out, "past_key_values", None)
+
+
+def _first(batch: Batch, n: int) -> Tensor:
+    return batch.tokens[:1][batch.mask[:1]][None, :n]
+
+
+def _move_up(cache: Any, padding: Tensor, n: int) -> None:
+    """Put the first `n` keys and values of each row behind its padding, before the others."""
+    width = int(padding.max()) + n
+    column = torch.arange(width, device=padding.device)[None]
+    start = padding[:, None]
+    moved = torch.where((column >= start) & (column < start + n), column - start, column)
+    for layer in cache.layers:
+        for held in (layer.keys, layer.values):
+            part = held[:, :, :width]
+            held[:, :, :width] = part.gather(2, moved[:, None, :, None].expand(part.shape))
+
+
+def keeps_all(model: Model) -> bool:
+    """True for a model whose caches should hold the keys and values of all tokens; `is_plain` tells of one."""
+    return _made_of(DynamicCache(config=model.hf.config), DynamicLayer)
+
+
+def is_plain(cache: Any) -> bool:
+    """True for a cache that holds the keys and values of all tokens at every layer, and nothing else."""
+    return _made_of(cache, DynamicLayer) and all(layer.is_initialized for layer in cache.layers)
+
+
+def _made_of(cache: Any, *layers: type) -> bool:
+    return type(cache) is DynamicCache and all(type(layer) in layers for layer in cache.layers)
 
 
 def depends_on_the_longest(model: Model) -> bool:

@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad as padded
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from . import hooks
 from .model import Batch, Model, pad
-from .prefixes import Prefixes, depends_on_the_longest, read_once
+from .prefixes import Prefixes, depends_on_the_longest, is_plain, keeps_all, read_once, read_prompts
 from .writing import Row, Scores
 
 AT_ONCE = 1200
@@ -31,13 +30,7 @@ class Together:
     @property
     def plain(self) -> bool:
         """True where the cache holds the keys and values of all tokens, and nothing else."""
-        return self.cache is None or (
-            _are_plain(self.cache) and all(layer.is_initialized for layer in self.cache.layers)
-        )
-
-
-def _are_plain(cache: Any) -> bool:
-    return type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers)
+        return self.cache is None or is_plain(self.cache)
 
 
 def passes(
@@ -51,7 +44,7 @@ def passes(
     """
     waiting, opening, going = list(rows), [], None
     joins = prefixes is None and not depends_on_the_longest(model)
-    few = joins and model.device.type == "cpu" and _are_plain(DynamicCache(config=model.hf.config))
+    few = joins and model.device.type == "cpu" and keeps_all(model)
     while waiting or opening or going is not None:
         room = batch_size if going is None else batch_size - len(going.rows)
         if not opening and (going is None or (joins and room >= ROOM * batch_size and going.plain)):
@@ -82,6 +75,8 @@ def _at_once(model: Model, rows: Sequence[Row]) -> int:
 
 def _passed(model: Model, now: Together, use_cache: bool, prefixes: Prefixes | None) -> tuple[Scores, Any]:
     lengths, places = torch.tensor([[len(row.prompt), row.n] for row in now.rows]).T
+    if now.cache is None and use_cache and prefixes is None:
+        return read_prompts(model, now.batch, lengths, places)
     with hooks.prompts(lengths, places, now.batch.tokens):
         cache = now.cache
         if cache is None and use_cache and prefixes is not None:

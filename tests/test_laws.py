@@ -1,6 +1,7 @@
 """Laws 1 to 7 and 10 of the architecture, as property tests on tiny models."""
 
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from saereason.features import Feature
 from saereason.generate import generate
 from saereason.metrics import LogProb, Scored
 from saereason.model import pad
-from saereason.prefixes import Prefixes
+from saereason.prefixes import Prefixes, read_prompts
 from saereason.steering import (
     Add,
     Clamp,
@@ -203,6 +204,22 @@ def test_law_5_prompts_that_were_kept_change_nothing(ending, when, data, prompts
     assert clean[0] == clean[1]
 
 
+@every_when
+@given(data=st.data(), prompts=texts, temperature=temperatures)
+@few(2)
+def test_law_5_what_prompts_begin_with_alike_may_be_read_once(ending, when, data, prompts, temperature):
+    model, saes = ending
+    options = {"max_new_tokens": 6, "temperature": temperature}
+    prompts = [f"Tom has 3 a{prompt}" for prompt in prompts]
+    with steered(model, saes, *data.draw(edits(when))):
+        found = []
+        for worth in (1, 10**9):
+            with patch("saereason.prefixes.WORTH", worth):
+                found.append(generate(model, prompts, **options))
+    once, plain = found
+    assert (once.tokens, once.receipt.firings) == (plain.tokens, plain.receipt.firings)
+
+
 def test_prompts_are_kept_only_where_no_edit_visits_them(model, prompts):
     batch = pad([model.encode(prompt) for prompt in prompts], pad_token=0)
     visiting, sparing = [Everywhere(), Prompt(), Steps(-2, 1)], [LastPromptToken(), Generated(), Steps(-1, 1)]
@@ -216,6 +233,33 @@ def test_prompts_are_kept_only_where_no_edit_visits_them(model, prompts):
             assert cache.get_seq_length() == batch.tokens.shape[1] - 1
             assert prefixes.of(model, batch) is not prefixes.of(model, batch)  # each caller fills one of its own
     assert Prefixes().of(model, pad([[5], [6, 7]], pad_token=0)) is None
+
+
+def test_what_prompts_begin_with_is_read_once_where_nothing_visits_it(any_model, monkeypatch):
+    rows = [any_model.encode(f"Tom has 3 {rest}") for rest in ("", "abcdefgh", "xy", "x")]
+    batch, lengths = pad(rows, pad_token=0), torch.tensor([*map(len, rows)])
+    monkeypatch.setattr("saereason.prefixes.WORTH", 1)
+    shapes, run = [], hooks.run
+    monkeypatch.setattr(hooks, "run", lambda m, b, *a, **k: shapes.append(tuple(b.tokens.shape)) or run(m, b, *a, **k))
+    whole = run(any_model, batch, use_cache=True, logits_to_keep=1)
+    keeps = any_model.hf.config.model_type != "gemma3_text"  # sliding windows are read row by row
+    alike = len(rows[0]) - 1
+    cases = [(None, True), (LastPromptToken(), True), (Everywhere(), False), (Prompt(), False)]
+    for when, once in cases:
+        shapes.clear()
+        edits = [] if when is None else [hooks.Edit(1, "any", when, lambda at: torch.zeros_like(at.resid))]
+        with torch.no_grad(), hooks.edited(any_model, edits):
+            scores, cache = read_prompts(any_model, batch, lengths)
+        assert shapes[:-1] == ([(1, alike)] if once and keeps else [])
+        assert_close([scores], [whole.logits[:, -1]])
+        for found, expected in zip(cache.layers, whole.past_key_values.layers, strict=True):
+            for name in ("keys", "values"):
+                pair = [getattr(one, name).transpose(1, 2) for one in (found, expected)]
+                assert_close(*([each[batch.mask[:, -each.shape[1] :]]] for each in pair))
+    shapes.clear()
+    with hooks.reading(any_model, [1]):
+        read_prompts(any_model, batch, lengths)
+    assert shapes == [tuple(batch.tokens.shape)], "what others hook on the model sees the rows as they are"
 
 
 @every_when
