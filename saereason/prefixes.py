@@ -37,23 +37,35 @@ def read_once(model: Model, rows: Sequence[Sequence[int]]) -> tuple[Batch, Tenso
 def read_prompts(model: Model, batch: Batch, lengths: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Any]:
     """What may come next after each row of a batch, `[row, d_vocab]`, and their key-value cache.
 
-    `lengths` and `rows` as in `hooks.prompts`. The tokens with which all prompts begin, a chat's system message say,
-    are run once, where no edit visits them and nothing else is hooked on the model.
+    `lengths` and `rows` as in `hooks.prompts`. What all prompts begin with is run once, as `begun` has it.
+    """
+    whole, cache, n = begun(model, batch, lengths, rows)
+    with hooks.prompts(lengths, rows, whole.tokens):
+        out = hooks.run(model, whole, cache, use_cache=True, logits_to_keep=1)
+    if n:
+        _move_up(out.past_key_values, (~batch.mask).sum(-1), n)
+    return out.logits[:, -1], getattr(out, "past_key_values", None)
+
+
+def begun(model: Model, batch: Batch, lengths: Tensor, rows: Tensor | None = None) -> tuple[Batch, Any, int]:
+    """A batch to go on with from a cache of its first `n` tokens, and this number.
+
+    The tokens with which all prompts begin, a chat's system message say, are run once, where no edit visits them and
+    nothing else is hooked on the model; they then stand before the padding. Elsewhere the batch is as it was, and there
+    is no cache.
     """
     with hooks.prompts(lengths, rows, batch.tokens):
         n = _alike(batch, lengths)
-        saved = n * (len(batch.tokens) - 1)
-        cache = None if saved < WORTH or not _may_be_read_once(model, batch) else _beginning(model, batch, n)
-        if cache is None:
-            out = hooks.run(model, batch, use_cache=True, logits_to_keep=1)
-            return out.logits[:, -1], _cache(out)
+        may = n * (len(batch.tokens) - 1) >= WORTH and _may_be_read_once(model, batch, n)
+    first = batch.tokens[:1][batch.mask[:1]][None, :n]
+    with hooks.prompts(lengths[:1], None if rows is None else rows[:1], first):
+        cache = _beginning(model, first) if may else None
+    if cache is None:
+        return batch, None, 0
+    cache.batch_select_indices(torch.zeros(len(batch.tokens), dtype=torch.long, device=first.device))
     beyond = batch.mask & (batch.mask.long().cumsum(-1) > n)
-    tokens = torch.cat([_first(batch, n).expand(len(beyond), n), batch.tokens[:, n:]], 1)
-    whole = Batch(tokens, torch.cat([torch.ones_like(beyond[:, :n]), beyond[:, n:]], 1))
-    with hooks.prompts(lengths, rows, tokens):
-        out = hooks.run(model, whole, cache, use_cache=True, logits_to_keep=1)
-    _move_up(out.past_key_values, (~batch.mask).sum(-1), n)
-    return out.logits[:, -1], out.past_key_values
+    tokens = torch.cat([first.expand(len(beyond), n), batch.tokens[:, n:]], 1)
+    return Batch(tokens, torch.cat([torch.ones_like(beyond[:, :n]), beyond[:, n:]], 1)), cache, n
 
 
 def _alike(batch: Batch, lengths: Tensor) -> int:
@@ -63,30 +75,17 @@ def _alike(batch: Batch, lengths: Tensor) -> int:
     return int((first == first[0]).all(0).long().cumprod(0).sum())
 
 
-def _may_be_read_once(model: Model, batch: Batch) -> bool:
+def _may_be_read_once(model: Model, batch: Batch, n: int) -> bool:
     if depends_on_the_longest(model) or not keeps_all(model):
         return False
-    return hooks.only_edited(model) and hooks.spare(batch)
+    return hooks.only_edited(model) and hooks.spare(batch, n)
 
 
-def _beginning(model: Model, batch: Batch, n: int) -> Any:
-    """The cache of the first `n` tokens, for every row; None where it holds anything but their keys and values."""
-    first = _first(batch, n)
-    with hooks.prompts(torch.tensor([n + 1]), None, first):
-        out = hooks.run(model, Batch(first, torch.ones_like(first).bool()), use_cache=True, logits_to_keep=1)
-    cache = _cache(out)
-    if not is_plain(cache):
-        return None
-    cache.batch_select_indices(torch.zeros(len(batch.tokens), dtype=torch.long, device=first.device))
-    return cache
-
-
-def _cache(out: Any) -> Any:
-    return getattr(out, "past_key_values", None)
-
-
-def _first(batch: Batch, n: int) -> Tensor:
-    return batch.tokens[:1][batch.mask[:1]][None, :n]
+def _beginning(model: Model, first: Tensor) -> Any:
+    """The cache of some tokens; None where it holds anything but their keys and values."""
+    out = hooks.run(model, Batch(first, torch.ones_like(first).bool()), use_cache=True, logits_to_keep=1)
+    cache = getattr(out, "past_key_values", None)
+    return cache if is_plain(cache) else None
 
 
 def _move_up(cache: Any, padding: Tensor, n: int) -> None:

@@ -251,6 +251,25 @@ def test_the_control_of_tools_writes_as_many_tokens(model):
     assert found.prompts != control.prompts and "Notes:\nsay: " in model.decode(control.prompts[0])
 
 
+@pytest.mark.parametrize("when", [None, sr.LastPromptToken(), sr.Generated(), sr.Everywhere()])
+def test_states_are_the_same_where_what_prompts_begin_with_is_read_once(any_model, monkeypatch, when):
+    edit = sr.AddVector(1, torch.ones(any_model.d_model), 4.0, when) if when else None
+    mechanism = Steered("edited", (edit,)) if when else Direct()
+    wrote = write(any_model, mechanism)
+    runs, run = [], hooks.run
+    monkeypatch.setattr(hooks, "run", lambda m, b, *a, **k: runs.append(len(b.tokens)) or run(m, b, *a, **k))
+    found = []
+    for worth in (1, 10**9):
+        monkeypatch.setattr("saereason.prefixes.WORTH", worth)
+        found.append(states_at(any_model, SAES, mechanism, wrote, [(-1, 99), (-1, -1), (2, 3)], batch_size=3))
+    often = any_model.hf.config.model_type != "gemma3_text" and when != sr.Everywhere()
+    assert runs == ([1, 1] if often else []), "one for the beginning of each batch"
+    for once, plain in zip(*found, strict=True):
+        for layer in SAES:
+            np.testing.assert_allclose(once.resid[layer], plain.resid[layer], atol=2e-4)
+            np.testing.assert_allclose(once.acts[layer], plain.acts[layer], atol=2e-4)
+
+
 def test_the_calls_of_tools_are_made_once_where_nothing_is_hooked(model):
     tools = CognitiveTools((Tool("say", "Say."),), most=4)
 

@@ -149,12 +149,17 @@ def _at_norm(resid: Rows, delta: Rows) -> Rows:
     return moved * size - resid
 
 
-def spare(batch: Batch) -> bool:
-    """True if no edit in force would visit any but the last token of these rows, whose prompts have been declared."""
+def spare(batch: Batch, n: int | None = None) -> bool:
+    """True if no edit in force would visit the first `n` tokens of these rows (without `n`, any but their last).
+
+    Their prompts have been declared.
+    """
     edits, declared, mask = _in_force.get(), DECLARED.get(), batch.mask
     if any(edit.reads for edit in edits):
         return False
+    position = mask.long().cumsum(-1) - 1
     lengths = mask.sum(-1) if declared is None else declared.lengths.to(mask.device)
     row = torch.arange(len(mask)) if declared is None or declared.rows is None else declared.rows
-    at = Positions(mask.long().cumsum(-1) - 1, mask, lengths, row.to(mask.device), batch.tokens)
-    return not any((edit.where(at).bool() & at.valid)[:, :-1].any() for edit in edits)
+    at = Positions(position, mask, lengths, row.to(mask.device), batch.tokens)
+    within = mask & (position < (mask.sum(-1)[:, None] - 1 if n is None else n))
+    return not any((edit.where(at).bool() & within).any() for edit in edits)

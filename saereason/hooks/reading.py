@@ -13,11 +13,14 @@ from .resuming import Skipped
 
 
 @torch.no_grad()
-def read(model: Model, batch: Batch, layers: Sequence[int], at: Tensor | None = None) -> dict[int, Tensor]:
+def read(
+    model: Model, batch: Batch, layers: Sequence[int], at: Tensor | None = None, cache: Any = None
+) -> dict[int, Tensor]:
     """The residual stream after some blocks, `[batch, pos, d_model]` each; `[token, d_model]` with `at`, a mask of
     tokens, of which alone it is then kept.
 
-    One forward pass, which ends after the last block asked for and never reaches the LM head.
+    One forward pass, which ends after the last block asked for and never reaches the LM head. Of tokens whose keys and
+    values the `cache` holds nothing is read.
     """
     if not layers:
         return {}
@@ -25,7 +28,7 @@ def read(model: Model, batch: Batch, layers: Sequence[int], at: Tensor | None = 
         found = stack.enter_context(reading(model, layers, at))
         attach(stack, model.blocks[max(layers)].register_forward_hook(enough))
         stack.enter_context(suppress(EnoughError))
-        run(model, batch, use_cache=False)
+        run(model, batch, cache, use_cache=cache is not None)
     return {layer: found[layer] for layer in layers}
 
 

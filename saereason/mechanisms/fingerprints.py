@@ -10,6 +10,7 @@ from torch import Tensor
 
 from saereason import hooks
 from saereason.model import Model, pad
+from saereason.prefixes import begun
 from saereason.saes import SAE, Encoder
 
 from .mechanism import Mechanism, Progress, Written, unseen
@@ -81,12 +82,14 @@ def states_at(
             these = order[start : start + batch_size]
             texts = [[*found.prompts[place], *found.tokens[place][:-1]] for place in these]
             batch = pad(texts, pad_token=changed.pad_token, device=changed.device)
-            lengths = torch.tensor([len(found.prompts[place]) for place in these])
-            with hooks.prompts(lengths, torch.tensor(these), batch.tokens):
-                read = hooks.read(changed, batch, whole)
-            step = (batch.mask.cumsum(-1) - 1).cpu() - lengths[:, None]
+            lengths, rows = torch.tensor([len(found.prompts[place]) for place in these]), torch.tensor(these)
+            rest, cache, n_read = begun(changed, batch, lengths, rows)
+            with hooks.prompts(lengths, rows, rest.tokens):
+                read = hooks.read(changed, rest, whole, cache=cache)
+            valid = rest.mask[:, n_read:].cpu()
+            step = (rest.mask.cumsum(-1)[:, n_read:] - 1).cpu() - lengths[:, None]
             for (first, last), into in zip(windows, made, strict=True):
-                counts = batch.mask.cpu() & (step >= first) & (step <= last)
+                counts = valid & (step >= first) & (step <= last)
                 there = counts.any(1).numpy()
                 rows = np.array(these)[there]
                 for layer in layers if len(rows) else ():
