@@ -249,7 +249,16 @@ def test_compare_tells_what_it_finds_as_json(folder, tmp_path, monkeypatch):
         comparison=SimpleNamespace(summary=lambda: pd.DataFrame([{"mechanism": "cot", "task": "sums", "tokens": 3.5}])),
     )
     monkeypatch.setattr("saereason.loading.load_model", lambda *_, **__: tiny_model())
-    monkeypatch.setattr(suite, "run_suite", lambda grounds: [each])
+
+    def run_suite(grounds, again):
+        others = [make() for make in again]
+        assert [one.name for one in others] == [one.name for one in grounds]
+        held = [held for one in (*grounds, *others) for held in (one.model, one.changed, *one.saes.values())]
+        held = [id(one) for one in held if one is not None]
+        assert len(set(held)) == len(held), "each has a model and SAEs of its own"
+        return [each]
+
+    monkeypatch.setattr(suite, "run_suite", run_suite)
     monkeypatch.setattr(suite, "answer_rows", lambda each, rows: [("cot", *(None,) * (len(suite.ANSWERS) - 1))])
     monkeypatch.setattr(suite, "verdict", lambda found: "There is no [i]switch[/i].")
     options = ["compare", "--suite", "quick", "--saes", folder / "saes", "--out", tmp_path]

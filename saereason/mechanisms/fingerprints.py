@@ -82,9 +82,9 @@ def states_at(
             these = order[start : start + batch_size]
             texts = [[*found.prompts[place], *found.tokens[place][:-1]] for place in these]
             batch = pad(texts, pad_token=changed.pad_token, device=changed.device)
-            lengths, rows = torch.tensor([len(found.prompts[place]) for place in these]), torch.tensor(these)
-            rest, cache, n_read = begun(changed, batch, lengths, rows)
-            with hooks.prompts(lengths, rows, rest.tokens):
+            lengths, items = torch.tensor([len(found.prompts[place]) for place in these]), torch.tensor(these)
+            rest, cache, n_read = begun(changed, batch, lengths, items)
+            with hooks.prompts(lengths, items, rest.tokens):
                 read = hooks.read(changed, rest, whole, cache=cache)
             valid = rest.mask[:, n_read:].cpu()
             step = (rest.mask.cumsum(-1)[:, n_read:] - 1).cpu() - lengths[:, None]
