@@ -161,7 +161,8 @@ def _wait(queue: SimpleQueue[T]) -> T:
 def _stop(threads: Iterable[Thread]) -> None:
     """End threads at their next line of Python, with what their `with` and `finally` ask for, half a minute of it."""
     for thread in threads:
-        thread.join(0.1)  # whoever has done its work, or never began, ends by itself
+        if thread.is_alive():
+            thread.join(0.1)  # whoever has done its work, or never began, ends by itself
         while thread.is_alive():
             told = ctypes.pythonapi.PyThreadState_SetAsyncExc
             told(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(SystemExit))

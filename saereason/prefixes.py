@@ -47,15 +47,17 @@ def read_prompts(model: Model, batch: Batch, lengths: Tensor, rows: Tensor | Non
     return out.logits[:, -1], getattr(out, "past_key_values", None)
 
 
-def begun(model: Model, batch: Batch, lengths: Tensor, rows: Tensor | None = None) -> tuple[Batch, Any, int]:
-    """A batch to go on with from a cache of its first `n` tokens, and this number.
+def begun(
+    model: Model, batch: Batch, lengths: Tensor, rows: Tensor | None = None, *, left: int = 1
+) -> tuple[Batch, Any, int]:
+    """A batch to go on with from a cache of its first `n` tokens, and this number; so many of a prompt are `left`.
 
     The tokens with which all prompts begin, a chat's system message say, are run once, where no edit visits them and
     nothing else is hooked on the model; they then stand before the padding. Elsewhere the batch is as it was, and there
     is no cache.
     """
     with hooks.prompts(lengths, rows, batch.tokens):
-        n = _alike(batch, lengths)
+        n = _alike(batch, int(lengths.min()) - left)
         may = n * (len(batch.tokens) - 1) >= WORTH and _may_be_read_once(model, batch, n)
     first = batch.tokens[:1][batch.mask[:1]][None, :n]
     with hooks.prompts(lengths[:1], None if rows is None else rows[:1], first):
@@ -68,15 +70,15 @@ def begun(model: Model, batch: Batch, lengths: Tensor, rows: Tensor | None = Non
     return Batch(tokens, torch.cat([torch.ones_like(beyond[:, :n]), beyond[:, n:]], 1)), cache, n
 
 
-def _alike(batch: Batch, lengths: Tensor) -> int:
-    """With how many tokens all prompts begin, none of them a prompt's last."""
-    most = max(0, int(lengths.min()) - 1)
-    first = torch.stack([row[mask][:most] for row, mask in zip(batch.tokens, batch.mask, strict=True)])
+def _alike(batch: Batch, most: int) -> int:
+    """With how many tokens all rows begin."""
+    first = torch.stack([row[mask][: max(0, most)] for row, mask in zip(batch.tokens, batch.mask, strict=True)])
     return int((first == first[0]).all(0).long().cumprod(0).sum())
 
 
 def _may_be_read_once(model: Model, batch: Batch, n: int) -> bool:
-    if depends_on_the_longest(model) or not keeps_all(model):
+    """Padding comes to stand between tokens, which only rotary positions, counted from the row's first, do not see."""
+    if not _rope_types(model) or depends_on_the_longest(model) or not keeps_all(model):
         return False
     return hooks.only_edited(model) and hooks.spare(batch, n)
 
@@ -116,7 +118,12 @@ def _made_of(cache: Any, *layers: type) -> bool:
 
 def depends_on_the_longest(model: Model) -> bool:
     """True for rotary embeddings that are scaled by the largest position in the batch."""
-    return any(getattr(module, "rope_type", None) in ("dynamic", "longrope") for module in model.hf.modules())
+    return not _rope_types(model).isdisjoint(("dynamic", "longrope"))
+
+
+def _rope_types(model: Model) -> set[str]:
+    """Of its rotary embeddings; empty for a model without, that has learned positions or ALiBi."""
+    return {str(module.rope_type) for module in model.hf.modules() if hasattr(module, "rope_type")}
 
 
 class Prefixes:

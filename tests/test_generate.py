@@ -12,6 +12,7 @@ from saereason import hooks
 from saereason.features import Feature
 from saereason.generate import generate
 from saereason.model import pad
+from saereason.prefixes import begun
 from saereason.steering import Add, AddVector, Everywhere, Generated, LastPromptToken, Steps, steered
 from saereason.writing import Budget, Ending, gumbel
 
@@ -165,6 +166,36 @@ def test_long_prompts_are_read_a_few_at_a_time_and_written_together(kind, when, 
         opened = next(n for n, (rows, width) in enumerate(shapes) if rows == 5)
         assert sum(rows for rows, _ in shapes[:opened]) == n_opened
         assert all(rows == 1 or rows * width <= 20 for rows, width in shapes[:opened])
+
+
+@pytest.mark.parametrize("kind", ["alibi", "local attention"])
+def test_where_padding_is_seen_every_prompt_is_read_whole(kind, monkeypatch):
+    """Models that count distances in columns: padding may stand before a row alone."""
+    import transformers
+
+    few = {"vocab_size": 104, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.3}
+    if kind == "alibi":
+        config = transformers.MptConfig(d_model=32, n_heads=4, n_layers=2, max_seq_len=128, **few)
+    else:
+        types = [[["global", "local"], 1]]
+        small = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": types, "window_size": 16}
+        config = transformers.GPTNeoConfig(max_position_embeddings=128, **small, **few)
+    model = replace(tiny_model(), hf=_random(transformers.AutoModelForCausalLM.from_config, config))
+    monkeypatch.setattr("saereason.prefixes.WORTH", 1)
+    batch = pad([model.encode(f"{'ab' * 20}{rest}") for rest in ("", "xyz", "xxxxxxxx")], pad_token=0)
+    lengths = batch.mask.sum(-1)
+    with torch.no_grad():
+        assert begun(model, batch, lengths) == (batch, None, 0)
+        assert begun(tiny_model(), batch, lengths)[2] == 39
+
+
+def test_a_pass_that_is_resumed_reads_every_prompt_whole(model, monkeypatch):
+    monkeypatch.setattr("saereason.prefixes.WORTH", 1)
+    batch = pad([model.encode(f"Tom has {rest}") for rest in ("", "xyz")], pad_token=0)
+    with torch.no_grad():
+        resid = hooks.read(model, batch, [1])[1]
+        with hooks.resumed(model, 1, resid):
+            assert begun(model, batch, batch.mask.sum(-1)) == (batch, None, 0)
 
 
 def test_a_batch_is_no_wider_than_its_longest_row(model, monkeypatch):

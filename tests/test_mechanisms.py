@@ -1,5 +1,6 @@
 """Each way of making a model reason, against its definition."""
 
+import copy
 import dataclasses
 import itertools
 import math
@@ -261,7 +262,7 @@ def test_states_are_the_same_where_what_prompts_begin_with_is_read_once(any_mode
     found = []
     for worth in (1, 10**9):
         monkeypatch.setattr("saereason.prefixes.WORTH", worth)
-        found.append(states_at(any_model, SAES, mechanism, wrote, [(-1, 99), (-1, -1), (2, 3)], batch_size=3))
+        found.append(states_at(any_model, SAES, mechanism, wrote, [(-4, -3), (-1, 99), (-1, -1), (2, 3)], batch_size=3))
     often = any_model.hf.config.model_type != "gemma3_text" and when != sr.Everywhere()
     assert runs == ([1, 1] if often else []), "one for the beginning of each batch"
     for once, plain in zip(*found, strict=True):
@@ -281,6 +282,9 @@ def test_the_calls_of_tools_are_made_once_where_nothing_is_hooked(model):
     with sr.steered(model, {}, sr.AddVector(1, torch.ones(model.d_model), 50.0)):
         changed = calls(model, TASK)
     assert changed["say"].tokens != first["say"].tokens and calls(model, TASK) is first
+    other = dataclasses.replace(model, tokenizer=copy.deepcopy(model.tokenizer))
+    other.tokenizer.chat_template = "{{ messages[0]['content'] }} >"
+    assert calls(other, TASK) is not first
     assert CognitiveTools(tools.tools, most=4) == tools and "_made" not in repr(tools)
 
 

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import numpy as np
 import pandas as pd
@@ -408,6 +408,21 @@ def test_a_helper_begins_when_a_work_has_ended_and_is_stopped_when_all_have():
     assert side_by_side([short, long], [helper, helper]) == ["short", "long"]
     assert ended.is_set() and order == [max(1, torch.get_num_threads() // 2)], "one, on its share of the threads"
     assert side_by_side([lambda: 1], [helper]) == [1] and len(order) == 1
+
+
+def test_a_thread_that_cannot_be_started_stops_the_others(monkeypatch):
+    start, begun = Thread.start, []
+
+    def starts(thread):
+        begun.append(thread)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(Thread, "start", starts)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side([lambda: 1, lambda: 2, lambda: 3])
+    assert not any(thread.is_alive() for thread in begun)
 
 
 def test_the_error_of_a_helper_is_raised():

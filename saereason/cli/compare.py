@@ -63,14 +63,12 @@ def compare(
             )
             same = (run, bars, sizes, seed)
 
-            def sibling() -> Ground:
-                return Ground(Path(adapter).name, *fresh(adapter), *same)
-
-            def base_again() -> Ground:
-                return Ground("base", *fresh(), *same, load_model(model, adapter=adapter))
-
-            grounds = [sibling(), Ground("base", base, of_base, *same, changed)]
-            found = run_suite(grounds, [sibling, base_again])
+            grounds = [
+                Ground(Path(adapter).name, *fresh(adapter), *same),
+                Ground("base", base, of_base, *same, changed),
+            ]
+            again = Ground("base", *fresh(), *same, load_model(model, adapter=adapter))
+            found = run_suite(grounds, [again])
         tables = {each.ground.name: each.comparison.summary() for each in found}
         files = {"summary": folder / "summary.json", "report": folder / "report.html"}
         parts = [

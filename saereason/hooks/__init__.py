@@ -1,7 +1,7 @@
 """Read and edit the residual stream, and resume from it; the only part that registers a hook on a model."""
 
-from .edits import Edit, Visit, edited, in_force, recorded, spare
-from .passes import Resid, changed, check_layers, hooked, only_edited, run
+from .edits import Edit, Visit, edited, in_force, only_edited, recorded, spare
+from .passes import Resid, changed, check_layers, hooked, run
 from .positions import PositionClock, Positions, prompts
 from .reading import read, reading, traced
 from .resuming import resumed

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..model import Batch, Model
 from ..receipts import Receipt, Recorder
-from .passes import attach
+from .passes import attach, hooks_on
 from .positions import DECLARED, PositionClock, Positions
 from .resuming import Skipped
 
@@ -147,6 +147,13 @@ def _at_norm(resid: Rows, delta: Rows) -> Rows:
     moved = resid + delta
     size = resid.norm(dim=-1, keepdim=True) / moved.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     return moved * size - resid
+
+
+def only_edited(model: Model) -> bool:
+    """True if nothing is hooked on the model but edits, and no pass of it is resumed."""
+    ours = (__name__, PositionClock.__module__)
+    resumed = any(isinstance(block.forward, Skipped) for block in model.blocks)
+    return not resumed and all(getattr(hook, "__module__", "") in ours for hook in hooks_on(model))
 
 
 def spare(batch: Batch, n: int | None = None) -> bool:

@@ -9,9 +9,6 @@ from torch import Tensor
 
 from ..model import Batch, Model
 
-EDITS = ("saereason.hooks.edits", "saereason.hooks.positions")
-"""Modules whose hooks make the edits of `edited`."""
-
 Resid = Float[Tensor, "batch pos d_model"]
 
 
@@ -61,15 +58,11 @@ def changed(module: Any, change: Callable[[Any], Any]) -> Iterator[None]:
 
 def hooked(model: Model) -> bool:
     """True if anything is hooked on a module of the model, by whomever but transformers, which only takes notes."""
-    return bool(_hooks(model))
+    return bool(hooks_on(model))
 
 
-def only_edited(model: Model) -> bool:
-    """True if nothing is hooked on the model but edits."""
-    return all(getattr(hook, "__module__", "") in EDITS for hook in _hooks(model))
-
-
-def _hooks(model: Model) -> list[Any]:
+def hooks_on(model: Model) -> list[Any]:
+    """What is hooked on its modules, but by transformers."""
     there = [(*module._forward_hooks.values(), *module._forward_pre_hooks.values()) for module in model.hf.modules()]
     found = [hook for each in there for hook in each]
     return [hook for hook in found if not str(getattr(hook, "__module__", "")).startswith("transformers.")]

@@ -74,6 +74,7 @@ def states_at(
     """
     layers, n = sorted(saes), len(found.prompts)
     whole = sorted({*layers, model.n_layers - 1})  # to the end, where a mechanism may act after the last SAE
+    left = max(1, *(-first for first, _ in windows)) if windows else 1  # of a prompt, to be looked at
     order = sorted(range(n), key=lambda place: len(found.prompts[place]) + len(found.tokens[place]))
     with mechanism.apply(model, saes) as changed:
         encoders = {layer: Encoder.of(saes[layer], changed.dtype) for layer in layers}
@@ -83,7 +84,7 @@ def states_at(
             texts = [[*found.prompts[place], *found.tokens[place][:-1]] for place in these]
             batch = pad(texts, pad_token=changed.pad_token, device=changed.device)
             lengths, items = torch.tensor([len(found.prompts[place]) for place in these]), torch.tensor(these)
-            rest, cache, n_read = begun(changed, batch, lengths, items)
+            rest, cache, n_read = begun(changed, batch, lengths, items, left=left)
             with hooks.prompts(lengths, items, rest.tokens):
                 read = hooks.read(changed, rest, whole, cache=cache)
             valid = rest.mask[:, n_read:].cpu()

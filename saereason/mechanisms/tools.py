@@ -68,7 +68,7 @@ class CognitiveTools(Mechanism):
         """
         if hooks.hooked(model):
             return self._call(model, task, batch_size, progress)
-        asked = (model.hash, model.dtype, task, batch_size)
+        asked = (model.hash, model.dtype, str(model.tokenizer.chat_template), task, batch_size)
         if asked not in self._made:
             self._made[asked] = self._call(model, task, batch_size, progress)
         return self._made[asked]
@@ -100,7 +100,7 @@ class AsManyTokens(Mechanism):
     call sees what they said as it saw the tools.
     """
 
-    tools: CognitiveTools = CognitiveTools()
+    tools: CognitiveTools = field(default_factory=CognitiveTools)
     name: str = "as many tokens of CoT"
 
     def describe(self) -> str:

@@ -1,6 +1,6 @@
 """The suite: every mechanism on a model and on its sibling, in one run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -31,29 +31,30 @@ class Compared:
     """Mechanisms that could not be had here, and why."""
 
 
-def run_suite(grounds: Sequence[Ground], again: Sequence[Callable[[], Ground]] = ()) -> list[Compared]:
+def run_suite(grounds: Sequence[Ground], again: Sequence[Ground] = ()) -> list[Compared]:
     """Compare all mechanisms on every model; what they say, as `summary.json`, tables and `report.html` in the run.
 
     The grounds are worked on side by side, so no two may share a model or SAEs. What the run holds is not done again.
-    `again` makes each ground once more, with a model and SAEs of its own: whoever is done goes on with what another
-    comes to last.
+    `again` are some of them once more, with a model and SAEs of their own: whoever is done goes on there with what the
+    other comes to last.
     """
     from saereason.report import write_report
 
     from .page import page, summary
 
-    left = dict(enumerate(again))
+    left = {ground.name: ground for ground in again}
 
-    def whole(place: int) -> Compared:
-        found = _compared(grounds[place])
-        left.pop(place, None)
+    def whole(ground: Ground) -> Compared:
+        found = _compared(ground)
+        left.pop(ground.name, None)
         return found
 
     def help_on() -> None:
-        for make in [*left.values()][:1]:
-            _ahead(make())
+        ground = left.pop(next(iter(left), ""), None)
+        if ground is not None:
+            _ahead(ground)
 
-    found = side_by_side([partial(whole, place) for place in range(len(grounds))], [help_on] * (len(grounds) - 1))
+    found = side_by_side([partial(whole, ground) for ground in grounds], [help_on] * len(again))
     run = grounds[0].run
     for each in found:
         write_table(run.folder / f"{each.ground.name}.parquet", each.comparison.summary())
