@@ -467,6 +467,16 @@ def figures_of_features_and_mechanisms():
     }
 
 
+def test_the_figure_through_steps_says_the_number_it_was_given_whatever_the_layers():
+    found = {"cot": np.ones((2, 3)), "prefix": np.zeros((2, 3))}
+    for layers in ([4, 9, 14], [14, 9, 4]):
+        figure = plots.plot_through_steps(found, [(-1, -1), (0, 3)], layers, n=16)
+        assert " 16 items. " in said(figure)
+        assert [note.text for note in figure.layout.annotations] == [f"layer {layer}" for layer in layers]
+        assert all(f"layer {at}:" in heat.hovertemplate for heat, at in zip(figure.data, layers, strict=True))
+        assert [heat.showscale for heat in figure.data] == [True, False, False]
+
+
 def test_every_figure_says_of_how_many_it_is_and_what_its_interval_is():
     """That of a sweep does so too: tests/test_plan.py."""
     figures = figures_of_the_lab() | figures_of_features_and_mechanisms()

@@ -208,6 +208,18 @@ def test_the_verdict_counts_what_helps_overlaps_and_is_undone(compared):
     assert verdict(compared[1]).count("there is no switch to compare") == 1
 
 
+def test_the_verdict_says_where_most_answers_were_cut_off(compared, monkeypatch):
+    [each] = compared[1]
+    table = each.comparison.summary()
+    names, at = list(dict.fromkeys(table["mechanism"])), table["task"] == PROBLEMS
+    for shares, told in (([0.5] * len(names), None), ([0.51, *[0.5] * (len(names) - 1)], 1)):
+        table.loc[at, "truncated"] = shares
+        monkeypatch.setattr(type(each.comparison), "summary", lambda _, table=table: table)
+        said = verdict([each])
+        assert ("cut off" in said) == (told is not None)
+        assert told is None or (f"under {told} of {len(names)} mechanisms" in said and "at 12 tokens" in said)
+
+
 def test_a_mechanism_without_what_it_needs_is_left_out_with_the_reason(compared, monkeypatch):
     from saereason.study.suite import arms
 

@@ -1,17 +1,18 @@
 """Mechanisms side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .rows import Rows
-from .shell import SUITES, Json, ModelName, Out, check_own, one_of, plain_errors
+from .shell import SUITES, Json, ModelName, Out, Show, check_own, one_of, plain_errors
 
 if TYPE_CHECKING:
     from saereason.model import Model
     from saereason.saes import SAE
+    from saereason.study.suite import Compared, Sizes
 
 
 def compare(
@@ -34,20 +35,16 @@ def compare(
     """Every way of making a model reason, on it and on a sibling with an adapter: do they find the same switch?"""
     with plain_errors(as_json) as show:
         import sys
-        from dataclasses import replace
 
         from saereason.executors import describe
         from saereason.loading import load_model
         from saereason.progress import steps
         from saereason.runs import Run, claimed
         from saereason.saes import check_saes, saes_of
-        from saereason.study.suite import ANSWERS, QUICK, Ground, Sizes, answer_rows, run_suite, verdict
+        from saereason.study.suite import Ground, run_suite
 
         check_own(folder, "compare")
-        suites = {"demo": Sizes(), "quick": QUICK}
-        if suite not in suites:
-            raise ValueError(f"no suite {suite!r}; there are {', '.join(suites)}.")
-        sizes = suites[suite] if n is None else replace(suites[suite], n=n)
+        sizes = _sizes(suite, n)
 
         def fresh(adapted: str | None = None) -> "tuple[Model, Mapping[int, SAE]]":
             found = load_model(model, adapter=adapted)
@@ -69,15 +66,33 @@ def compare(
             ]
             again = Ground("base", *fresh(), *same, load_model(model, adapter=adapter))
             found = run_suite(grounds, [again])
-        tables = {each.ground.name: each.comparison.summary() for each in found}
-        files = {"summary": folder / "summary.json", "report": folder / "report.html"}
-        parts = [
-            Rows(
-                ANSWERS,
-                [*answer_rows(each, tables[each.ground.name].set_index(["mechanism", "task"]))],
-                f"{each.ground.name}: {sizes.n} items of each task",
-            )
-            for each in found
-        ]
-        said = {"suite": suite, "n": sizes.n, "verdict": verdict(found), "models": tables, "files": files}
-        show(said, *parts, said["verdict"], *files.values())
+        _show(show, found, suite, sizes.n, folder)
+
+
+def _sizes(suite: str, n: int | None) -> "Sizes":
+    from dataclasses import replace
+
+    from saereason.study.suite import QUICK, Sizes
+
+    suites = {"demo": Sizes(), "quick": QUICK}
+    if suite not in suites:
+        raise ValueError(f"no suite {suite!r}; there are {', '.join(suites)}.")
+    return suites[suite] if n is None else replace(suites[suite], n=n)
+
+
+def _show(show: Show, found: "Sequence[Compared]", suite: str, n: int, folder: Path) -> None:
+    """The answers of every model as a table, and what they say together."""
+    from saereason.study.suite import ANSWERS, answer_rows, verdict
+
+    tables = {each.ground.name: each.comparison.summary() for each in found}
+    parts = [
+        Rows(
+            ANSWERS,
+            [*answer_rows(each, tables[each.ground.name].set_index(["mechanism", "task"]))],
+            f"{each.ground.name}: {n} items of each task",
+        )
+        for each in found
+    ]
+    files = {"summary": folder / "summary.json", "report": folder / "report.html"}
+    said = {"suite": suite, "n": n, "verdict": verdict(found), "models": tables, "files": files}
+    show(said, *parts, said["verdict"], *files.values())

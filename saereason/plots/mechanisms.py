@@ -81,13 +81,13 @@ def plot_through_steps(
     )
     figure.update_annotations(x=0, xanchor="left", font_size=13)
     names = [label(name) for name in found]
-    for n in range(len(layers)):
-        values = np.stack([each[:, n] for each in found.values()])
-        heat = Heatmap(z=values.tolist(), x=steps, y=names, zmin=-1, zmax=1, colorscale=SCALE, showscale=n == 0)
+    for row, layer in enumerate(layers, 1):
+        values = np.stack([each[:, row - 1] for each in found.values()])
+        heat = Heatmap(z=values.tolist(), x=steps, y=names, zmin=-1, zmax=1, colorscale=SCALE, showscale=row == 1)
         heat.update(colorbar={"title": "cosine", "thickness": 12})
-        heat.update(hovertemplate=f"%{{y}}, step %{{x}}, layer {layers[n]}: %{{z:.2f}}<extra></extra>")
-        figure.add_trace(heat, n + 1, 1)
-        figure.update_yaxes(autorange="reversed", showgrid=False, row=n + 1, col=1)
+        heat.update(hovertemplate=f"%{{y}}, step %{{x}}, layer {layer}: %{{z:.2f}}<extra></extra>")
+        figure.add_trace(heat, row, 1)
+        figure.update_yaxes(autorange="reversed", showgrid=False, row=row, col=1)
     figure.update_xaxes(type="category")
     figure.update_xaxes(title_text="decoding step", row=len(layers), col=1)
     said = (

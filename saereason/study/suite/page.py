@@ -78,8 +78,21 @@ def _number(value: Any) -> float | None:
 
 
 def verdict(found: Sequence[Compared]) -> str:
-    """The answer to the question, in a sentence for each model."""
-    return " ".join(_answer(each) for each in found)
+    """The answer to the question, in a sentence for each model, and what its answers were too short for."""
+    return " ".join(sentence for each in found for sentence in (_answer(each), _cut_off(each)) if sentence)
+
+
+def _cut_off(each: Compared) -> str:
+    """Of how many mechanisms most answers were not finished, if of any: a limit is no inability."""
+    table = each.comparison.summary().set_index(["mechanism", "task"])
+    names = [mechanism.name for mechanism in each.comparison.mechanisms]
+    cut = sum(table.loc[(name, PROBLEMS)]["truncated"] > 0.5 for name in names)
+    if not cut:
+        return ""
+    return (
+        f"({each.ground.name}: under {cut} of {len(names)} mechanisms over half of the answers were cut off at "
+        f"{each.ground.sizes.most} tokens and count as wrong, so nothing is said of longer ones.)"
+    )
 
 
 def _answer(each: Compared) -> str:
