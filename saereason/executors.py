@@ -28,6 +28,8 @@ SHOWN_ONLY = (
     "stored.py",
     "demo/write.py",
     "demo/summary.py",
+    "study/lab/page.py",
+    "study/suite/page.py",
 )
 """Sources that only show results; a change in them does not make a result stale."""
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import tiny_model, tiny_sae
@@ -20,7 +21,7 @@ from saereason.stats import linear_cka
 from saereason.study.suite import QUICK, Ground, run_suite
 from saereason.study.suite.chosen import Chosen
 from saereason.study.suite.ground import KNOWN, PROBLEMS
-from saereason.study.suite.page import page, summary, verdict
+from saereason.study.suite.page import _shorter_rows, page, summary, verdict
 from saereason.study.suite.parts import COT, WINDOWS, _matched, _undone, change_chains, resid_change
 from saereason.study.suite.suite import _ahead
 
@@ -206,6 +207,25 @@ def test_a_changed_result_is_followed_or_not_by_who_wrote_the_chain(compared, mo
 
 def test_the_verdict_counts_what_helps_overlaps_and_is_undone(compared):
     assert verdict(compared[1]).count("there is no switch to compare") == 1
+
+
+def test_what_shortens_is_set_against_the_cot_prompt(compared):
+    """Two of four answers are shorter by 4 tokens, one right answer is lost, and one pair is finished in both."""
+    draft = "Chain of Draft"
+    outcomes = {COT.name: ["right", "right", "wrong", "looping"], draft: ["right", "wrong", "wrong", "truncated"]}
+    tokens = {COT.name: [9, 9, 12, 12], draft: [5, 5, 12, 12]}
+    finished = {COT.name: (True, True, False, False), draft: (True, False, True, False)}
+    answers = [
+        {"mechanism": name, "task": PROBLEMS, "outcome": outcome, "n_tokens": n}
+        for name in outcomes
+        for outcome, n in zip(outcomes[name], tokens[name], strict=True)
+    ]
+    [each] = compared[1]
+    whole = each.comparison.written
+    written = {name: replace(whole[name].part(slice(4)), finished=ended) for name, ended in finished.items()}
+    found = replace(each.comparison, answers=pd.DataFrame(answers), written=written)
+    [(name, fewer, change, both)] = _shorter_rows(replace(each, comparison=found))
+    assert (name, fewer.value, change.value, both) == (draft, 2.0, -0.25, "1 of 4")
 
 
 def test_the_verdict_says_where_most_answers_were_cut_off(compared, monkeypatch):

@@ -16,6 +16,8 @@ from saereason.tasks import Task
 
 from .mechanism import Mechanism, Prompt
 
+COMPRESSED = "compression vector"
+
 
 @dataclass(frozen=True, eq=False)
 class Steered(Mechanism):
@@ -65,7 +67,7 @@ def compression(
     """
     unit = vector / vector.norm()
     edit, kl = at_kl(budget, {}, lambda size: AddVector(layer, unit, size, Generated(), "compression"), nats)
-    return Steered("compression vector", (edit,), cot=True), kl
+    return Steered(COMPRESSED, (edit,), cot=True), kl
 
 
 @torch.no_grad()

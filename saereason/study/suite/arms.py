@@ -16,6 +16,7 @@ from saereason.mechanisms import (
     ThinkLonger,
     chain_of_draft,
 )
+from saereason.mechanisms.steering import COMPRESSED
 from saereason.progress import Step
 from saereason.writing import Budget
 
@@ -92,7 +93,7 @@ def _steering(chosen: Chosen) -> Makers:
             "DiffMean",
             lambda: [Steered("DiffMean", (chosen.vector("DiffMean", chosen.directions[chosen.added.layer]),))],
         ),
-        ("compression vector", lambda: [chosen.compressed()]),
+        (COMPRESSED, lambda: [chosen.compressed()]),
         ("LiReF scaling", lambda: [Steered("LiReF scaling", (chosen.reflective,))]),
     )
 

@@ -8,13 +8,14 @@ import numpy as np
 
 from saereason.effects import right
 from saereason.layers import fast_slow
-from saereason.mechanisms import Overlap
+from saereason.mechanisms import Overlap, chain_of_draft
 from saereason.mechanisms.comparison import DIRECT
 from saereason.mechanisms.forms import STEP
+from saereason.mechanisms.steering import COMPRESSED
 from saereason.plots import plot_overlaps, plot_pass_at_k, plot_through_steps, plot_weights
 from saereason.report import Figure, Page, Section, Table, Text
 from saereason.search import written_tokens
-from saereason.stats import Estimate, benjamini_yekutieli, wilson
+from saereason.stats import Estimate, benjamini_yekutieli, mean_interval, paired_difference, wilson
 
 from .ground import KNOWN, PROBLEMS, STORIES
 from .parts import COT, WINDOWS, following_row
@@ -34,6 +35,12 @@ ANSWERS_NOTE = (
     "Share of right answers with Wilson's interval; the change against the direct prompt is paired by item (Tango). "
     "Whatever is not right counts against it. Controls, and what takes several calls, are asked problems and capitals "
     "alone."
+)
+SHORTENS = (chain_of_draft().name, COMPRESSED)
+SHORTER = ("mechanism", "tokens fewer than the CoT prompt", "right answers, against the CoT prompt", "finished in both")
+SHORTER_NOTE = (
+    "Paired by item (tokens: bootstrap; answers: Tango). An answer that is cut off would be longer: where few are "
+    "finished in both, nothing is said of length; and where the CoT prompt is never right, nothing of accuracy."
 )
 GAINS_NOTE = (
     "Rise in the log-probability of the right answer after the text, nats a token, on the model as it is. A text that "
@@ -143,6 +150,7 @@ def _sections(each: Compared) -> Iterator[Section]:
     rows = each.comparison.summary().set_index(["mechanism", "task"])
     yield Table(f"{of}: what each makes of the answers", ANSWERS, tuple(answer_rows(each, rows)), ANSWERS_NOTE)
     yield Table(f"{of}: what it costs", COST, tuple(_cost_rows(each, rows)), "Mean tokens of the answer, and in all.")
+    yield Table(f"{of}: shorter at equal accuracy?", SHORTER, tuple(_shorter_rows(each)), SHORTER_NOTE)
     yield Table(f"{of}: what a thought is worth", GAINS, tuple(_gain_rows(each, rows)), GAINS_NOTE)
     yield Figure(f"{of}: the same switch?", plot_overlaps(each.comparison.overlaps, n=n), OVERLAP_NOTE)
     yield Table(f"{of}: overlap with the CoT prompt", OVERLAPS, tuple(_overlap_rows(each)), OVERLAP_P)
@@ -217,6 +225,17 @@ def _cost_rows(each: Compared, rows: Any) -> Iterator[tuple[Any, ...]]:
         shares = (row[name] for name in ("tokens", "spent", "unparsable", "truncated", "looping"))
         checked = [None if np.isnan(row[name]) else float(row[name]) for name in ("consistent", "right_if_consistent")]
         yield (mechanism.name, *map(float, shares), *checked)
+
+
+def _shorter_rows(each: Compared) -> Iterator[tuple[Any, ...]]:
+    """Of what is to shorten thoughts, where it could be had."""
+    found = each.comparison
+    long, ended = found.of(COT.name), found.written[COT.name].finished
+    for name in (name for name in SHORTENS if name in found.written):
+        short = found.of(name)
+        fewer = mean_interval(long["n_tokens"].to_numpy(float) - short["n_tokens"].to_numpy(float))
+        both = sum(a and b for a, b in zip(ended, found.written[name].finished, strict=True))
+        yield (name, fewer, paired_difference(right(short), right(long)), f"{both} of {len(long)}")
 
 
 def _gain_rows(each: Compared, rows: Any) -> Iterator[tuple[Any, ...]]:
