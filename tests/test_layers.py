@@ -445,10 +445,13 @@ def test_effects_that_are_not_finite_are_inconclusive_and_named(bad):
     assert is_inconclusive(compare_depth(whole, broken))
 
 
-def test_a_single_item_is_inconclusive():
-    one, many = curve(bump(4), n=1, name="one"), curve(bump(6))
-    for pair in ((one, many), (many, one)):
-        assert is_inconclusive(compare_depth(*pair)) and "one has one item" in compare_depth(*pair).statement
+@pytest.mark.parametrize("n", [1, 2, 7, 8])
+def test_fewer_than_eight_items_are_inconclusive(n):
+    few, many = curve(bump(4), n=n, name="few"), curve(bump(6))
+    for pair in ((few, many), (many, few)):
+        found = compare_depth(*pair)
+        assert is_inconclusive(found) == (n < 8)
+        assert (f"few has {n} of the 8 items that an interval needs" in found.statement) == (n < 8)
 
 
 def test_layers_that_plain_text_cannot_do_without_are_left_out():

@@ -10,6 +10,9 @@ from .localise import Curve
 ENOUGH = 5.0
 """Bootstrap standard errors that the total effect must exceed before it is shared out."""
 
+FEWEST_ITEMS = 8
+"""Items of a family below which no bootstrap over them is believed."""
+
 LEAST = 0.5
 """Layers by which two centroids must differ before one family is said to depend on deeper layers than another."""
 
@@ -136,8 +139,8 @@ def trouble_of(curve: Curve, found: Shares, keep: Bool[np.ndarray, "layer"] | No
     bad = int((~np.isfinite(curve.drop[:, keep])).any(axis=1).sum())
     if bad:
         return f"{bad} of {len(curve.drop)} items of {curve.family} have effects that are not finite"
-    if len(curve.drop) < 2:
-        return f"{curve.family} has one item, which tells nothing of the spread"
+    if len(curve.drop) < FEWEST_ITEMS:
+        return f"{curve.family} has {len(curve.drop)} of the {FEWEST_ITEMS} items that an interval needs"
     if found.total_in_errors <= -ENOUGH:
         return f"{curve.family} gains by the changes in all, so there is no loss to share out"
     if found.total_in_errors < ENOUGH:
