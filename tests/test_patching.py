@@ -182,6 +182,19 @@ def test_the_answers_part_where_the_last_result_begins_to_differ():
     assert pair.clean == (5, 6, 7, 8, 10, 11, 12, 13, 20) and pair.answers == (21, 23)
 
 
+def test_partners_may_be_found_among_more_items(model):
+    whole = sr.family_of(model, confirmation_task(n=200))
+    family = sr.family_of(model, confirmation_task(n=40))
+    assert family.metric.items == whole.metric.items[:40]
+    found = contrasts(family, among=whole)
+    own = {item.prompt for item in family.metric.items}
+    with pytest.raises(ValueError, match="of 40 items of word problems have a partner among 40"):
+        contrasts(family)
+    assert len(found) > 8
+    assert all(pair.clean[: pair.n_prompt] in own for pair in found)
+    assert any(pair.corrupted[: pair.n_prompt] not in own for pair in found)
+
+
 def test_a_family_without_partners_is_refused():
     items = (Scored((1, 2), (3,), (True,)), Scored((1, 2, 4), (3,), (True,)))
     with pytest.raises(ValueError, match="0 of 2 items of lone have a partner"):

@@ -40,25 +40,26 @@ class Contrast:
         return dict(zip(POSITIONS, found, strict=True))
 
 
-def contrasts(family: Family, n: int = 60, *, seed: int = 0) -> tuple[Contrast, ...]:
+def contrasts(family: Family, n: int = 60, *, among: Family | None = None, seed: int = 0) -> tuple[Contrast, ...]:
     """For up to `n` items, drawn by the seed, the item most like it that has another answer.
 
-    Partners have as many tokens and differ in at most a quarter of those of the prompt: the same question about other
-    numbers or another subject. The answers part at the first token that is not the same of the last result (scored
-    tokens in a row) that is not. Raises UnsuitedError where fewer than two items have a partner.
+    Partners come from `among`, the family itself unless given, have as many tokens and differ in at most a quarter of
+    those of the prompt: the same question about other numbers or another subject. The answers part at the first token
+    that is not the same of the last result (scored tokens in a row) that is not. Raises UnsuitedError where fewer than
+    two items have a partner.
     """
-    items = family.metric.items
+    items, partners = family.metric.items, (family if among is None else among).metric.items
     found = []
     for place in random.Random(seed).sample(range(len(items)), len(items)):
-        pairs = [pair for other in items if (pair := _contrast(items[place], other)) is not None]
+        pairs = [pair for other in partners if (pair := _contrast(items[place], other)) is not None]
         if pairs:
             found.append(min(pairs, key=_distance))
         if len(found) == n:
             break
     if len(found) < 2:
         raise UnsuitedError(
-            f"{len(found)} of {len(items)} items of {family.name} have a partner of as many tokens that differs in at "
-            f"most {MOST_DIFFERENT:.0%} of its prompt; there is nothing to patch between."
+            f"{len(found)} of {len(items)} items of {family.name} have a partner among {len(partners)}, of as many "
+            f"tokens and different in at most {MOST_DIFFERENT:.0%} of its prompt; there is nothing to patch between."
         )
     return tuple(found)
 

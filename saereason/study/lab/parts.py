@@ -27,6 +27,7 @@ from saereason.layers import (
     beyond,
     candidate_features,
     contrasts,
+    family_of,
     fast_slow,
     graded,
     patching,
@@ -161,7 +162,8 @@ def _each(subjects: Sequence[Subject], do: Callable[[Subject], T], show: Progres
 
 
 def _patched(model: Model, subject: Subject, n: int, run: Run) -> Patching:
-    pairs = contrasts(subject.family, n)
+    among = family_of(model, subject.others) if subject.others is not None else None
+    pairs = contrasts(subject.family, n, among=among)
     return patching(model, pairs, family=subject.name, kind=subject.family.kind, run=run)
 
 

@@ -29,6 +29,9 @@ DEFAULT, ALL = "default", "all"
 MEAN_TEXTS = 32
 """Plain texts that the mean contribution of a block is of."""
 
+PARTNERS = 600
+"""Word problems that partners to patch with are found among."""
+
 MAPPED = 3
 """Results of an item that are mapped."""
 
@@ -44,6 +47,9 @@ class Subject:
 
     family: Family
     task: Task | None
+
+    others: Task | None = None
+    """More items of the kind, among which partners to patch with are found; without them, the family's own."""
 
     @property
     def name(self) -> str:
@@ -132,12 +138,11 @@ def subjects_of(
 
     `n` items of each, and after them plain text, a quarter as many. Raises ValueError as `named` does.
     """
-    problems, *facts = generated_tasks(n, seed=seed)
-    first = problems if task is None else fitting(model, task).take(n)
-    tasks = [first, *facts[:1]]
-    if which != DEFAULT:
-        tasks = [first, *facts, *(published_tasks(model, data, n, seed=seed) if data is not None else [])]
-    asked = [Subject(family_of(model, each), each) for each in tasks]
+    problems, *facts = generated_tasks(max(n, PARTNERS), seed=seed)
+    whole = [problems if task is None else fitting(model, task), *(facts[:1] if which == DEFAULT else facts)]
+    asked = [Subject(family_of(model, each.take(n)), each.take(n), each) for each in whole]
+    if which != DEFAULT and data is not None:
+        asked += [Subject(family_of(model, each), each) for each in published_tasks(model, data, n, seed=seed)]
     if which not in (DEFAULT, ALL):
         asked = named(which, asked, "families" if data is not None else "families without --data, a folder of others,")
     return [*asked, Subject(plain_family(model, texts[: max(2, n // 4)]), None)]
