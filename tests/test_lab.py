@@ -15,7 +15,7 @@ from saereason.layers import AnswerDepths, MeanOfBlock, SkipBlock, graded
 from saereason.metrics import Scored
 from saereason.plots import plot_centroids, plot_operators
 from saereason.saes import save_saes
-from saereason.study.lab import Subject, battery, conclude, named, page, sentences
+from saereason.study.lab import Subject, battery, conclude, named, page, sentences, subjects_of
 from saereason.study.lab.pair import screened
 from saereason.tasks import confirmation_task
 
@@ -190,7 +190,7 @@ def test_the_command_tells_how_long_and_then_what(folder):
         "What each operator says",
         "One pair, alike in length and difficulty",
         "The gradient as a screen",
-        "a probe needs two labels",
+        "What a probe reads",
     ):
         assert title in page
 
@@ -247,13 +247,24 @@ def test_what_is_beside_the_operators_is_asked_for_by_name(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("part", "title"),
-    [("similar states", "States under fast and slow prompts"), ("probes", "a probe needs two labels")],
+    [("similar states", "States under fast and slow prompts"), ("probes", "What a probe reads")],
 )
 def test_a_part_that_says_nothing_of_kinds_makes_a_page_too(folder, tmp_path, part, title):
     result = layers(folder, "--operators", part, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     page = (tmp_path / "report.html").read_text(encoding="utf8")
     assert title in page and "What each operator says" not in page and "Inconclusive: none of 0 operators" in page
+
+
+def test_what_needs_many_items_takes_them_of_the_whole_task(model):
+    problems, capitals, plain = subjects_of(model, ["x" * 40, "y" * 50], 6)
+    assert len(problems.family.metric) == 6 and problems.most(model, 4) is problems.family
+    more = problems.most(model, 30)
+    assert more.metric.items[:6] == problems.family.metric.items and len(more.metric) == 30
+    assert len(capitals.most(model, 10**6).metric) == len(capitals.whole) > 30
+    assert plain.most(model, 30) is plain.family
+    own = subjects_of(model, ["x" * 40, "y" * 50], 3, task=problems.whole.take(9))[0]
+    assert len(own.family.metric) == 3 and len(own.most(model, 200).metric) == 9
 
 
 def test_families_are_asked_for_by_name(folder, tmp_path):

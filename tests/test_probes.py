@@ -131,6 +131,19 @@ def test_the_map_of_steps_holds_what_each_layer_costs_each_result(model, tmp_pat
         steps.step_map(model, lone, run=run)
 
 
+def test_probes_of_a_map_may_be_of_more_items(model, tmp_path):
+    """The losses stay those of the family's own."""
+    digits = np.random.default_rng(0).integers(5, 8, size=(60, 2)).tolist()
+    items = [Scored((3, 4, a, b), (9, a, 9, b), (False, True, False, True)) for a, b in digits]
+    family, more = (sr.Family("made", "reasoning", LogProb(tuple(items[:n]))) for n in (4, 60))
+    run = sr.Run.open(tmp_path)
+    alone, found = (steps.step_map(model, family, run=run, read_in=which) for which in (None, more))
+    assert [len(curve.drop) for curve in found.lost] == [4, 4]
+    for ours, theirs in zip(found.lost, alone.lost, strict=True):
+        np.testing.assert_array_equal(ours.drop, theirs.drop)
+    assert [len(probe.right) for probe in found.read] == [60] * 6 and not alone.read and not found.left_out
+
+
 # candidate features
 
 

@@ -82,10 +82,11 @@ def step_map(
     run: Run,
     operator: Operator = SKIP,
     n_steps: int | None = None,
+    read_in: Family | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> StepMap:
     """Each result's loss with a layer changed, and probes of its first digit at the end of the prompt and before every
-    result.
+    result; probes, which need more items, may have those of another family, `read_in`.
 
     Before a later result an earlier one has been written, and what is read there may be a copy. Raises UnsuitedError
     for a family whose items have fewer than two results.
@@ -106,7 +107,7 @@ def step_map(
         for place in range(n + 1):
             progress(step * (n + 2) + 1 + place, n * (n + 2))
             try:
-                read.append(probed(model, part, places_of(family, step, place), run=run))
+                read.append(probed(model, part, places_of(read_in or family, step, place), run=run))
                 names.append((step, place))
             except UnsuitedError as error:
                 left_out.append(str(error))

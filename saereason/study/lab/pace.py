@@ -15,7 +15,7 @@ from saereason.metrics import log_probs
 from saereason.model import Model
 from saereason.saes import SAE
 
-from .subjects import FEATURES, GRADED, MAPPED, PATCHING, PROBES, SIMILAR, SIZES, STEPS, THOUGHT, Sizes, Subject
+from .subjects import FEATURES, GRADED, MAPPED, PATCHING, PROBED, PROBES, SIMILAR, SIZES, STEPS, THOUGHT, Sizes, Subject
 
 GRADIENT_PASSES = 4.0
 """Forward passes that a pass forward and back takes, about."""
@@ -80,6 +80,12 @@ def n_tokens(family: Family) -> int:
     return sum(len(item.prompt) + len(item.continuation) for item in family.metric.items)
 
 
+def n_probed(subject: Subject) -> int:
+    """Items that its probes are of."""
+    more = 0 if subject.whole is None else len(subject.whole)
+    return max(len(subject.family.metric), min(PROBED, more))
+
+
 def seconds_a_word(model: Model, family: Family) -> float:
     """Of one more token written, many answers at a time; the time for reading the prompts is not in it."""
     texts = [model.decode(list(item.prompt)) for item in family.metric.items[:32]]
@@ -112,7 +118,7 @@ class Pace:
 
     @classmethod
     def of(cls, model: Model, subjects: Sequence[Subject], per_token: float) -> "Pace":
-        n_items = max(len(subject.family.metric) for subject in subjects)
+        n_items = max(map(n_probed, subjects))
         probe = seconds_a_probe(model, n_items) / n_items
         return cls(per_token, seconds_a_word(model, subjects[0].family), probe, model.n_layers)
 
@@ -127,6 +133,7 @@ def seconds_of(subjects: Sequence[Subject], parts: Sequence[str], sizes: Sizes, 
 def _seconds(subject: Subject, sizes: Sizes, pace: Pace) -> dict[str, float]:
     """Of each part, for one family."""
     n, half = len(subject.family.metric), (pace.layers + 1) / 2
+    probed = n_probed(subject)
     reasons = subject.family.kind == "reasoning"
     read = pace.read * n_tokens(subject.family) / n
     steps = min(MAPPED, max(len(results_of(item)) for item in subject.family.metric.items))
@@ -134,8 +141,8 @@ def _seconds(subject: Subject, sizes: Sizes, pace: Pace) -> dict[str, float]:
     written = pace.written * (sizes.tokens + sizes.short)
     return {
         PATCHING: read * min(n, sizes.patched) * (2 + 2 * len(POSITIONS) * half / 2),
-        PROBES: pace.probe * n,
-        STEPS: steps * n * (read * (1 + half) + (steps + 1) * pace.probe) if steps > 1 else 0.0,
+        PROBES: probed * (read + pace.probe),
+        STEPS: steps * (n * read * (1 + half) + (steps + 1) * probed * (read + pace.probe)) if steps > 1 else 0.0,
         GRADED: (pace.layers + 1) * min(n, sizes.graded) * (read + pace.written * longest),
         THOUGHT: min(n, sizes.thought) * (2 * read + written) if reasons else 0.0,
     }

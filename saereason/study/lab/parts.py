@@ -27,7 +27,6 @@ from saereason.layers import (
     beyond,
     candidate_features,
     contrasts,
-    family_of,
     fast_slow,
     graded,
     patching,
@@ -45,7 +44,19 @@ from saereason.stats import Estimate, mean_interval
 from saereason.steering import Divergence
 from saereason.tasks import confirmation_task, discovery_task
 
-from .subjects import GRADED, MAPPED, PATCHING, PROBES, SIMILAR, STEPS, THOUGHT, Sizes, Subject
+from .subjects import (
+    GRADED,
+    MAPPED,
+    PARTNERS,
+    PATCHING,
+    PROBED,
+    PROBES,
+    SIMILAR,
+    STEPS,
+    THOUGHT,
+    Sizes,
+    Subject,
+)
 
 N_FEATURES, SEARCHED, BUDGET_TEXTS = 5, 64, 24
 """Candidate features a layer, problems that they are searched on, and texts that their KL is measured over."""
@@ -135,8 +146,10 @@ def measure_parts(
             return _each(served, do, show, left_out)
 
     patched = of(PATCHING, asked, lambda s: _patched(model, s, sizes.patched, run))
-    read = of(PROBES, asked, lambda s: probed(model, s.family, answer_place(s.family), run=run))
-    steps = of(STEPS, stepwise, lambda s: step_map(model, s.family, n_steps=MAPPED, run=run))
+    read = of(PROBES, asked, lambda s: _probed(model, s, run))
+    steps = of(
+        STEPS, stepwise, lambda s: step_map(model, s.family, n_steps=MAPPED, read_in=s.most(model, PROBED), run=run)
+    )
     written = of(GRADED, asked, lambda s: _graded(model, s, sizes, run))
     thought = of(THOUGHT, reasons, lambda s: _thought(model, s, sizes, run))
     similar: tuple[Similarity, ...] = ()
@@ -162,9 +175,13 @@ def _each(subjects: Sequence[Subject], do: Callable[[Subject], T], show: Progres
 
 
 def _patched(model: Model, subject: Subject, n: int, run: Run) -> Patching:
-    among = family_of(model, subject.others) if subject.others is not None else None
-    pairs = contrasts(subject.family, n, among=among)
+    pairs = contrasts(subject.family, n, among=subject.most(model, PARTNERS))
     return patching(model, pairs, family=subject.name, kind=subject.family.kind, run=run)
+
+
+def _probed(model: Model, subject: Subject, run: Run) -> Probed:
+    family = subject.most(model, PROBED)
+    return probed(model, family, answer_place(family), run=run)
 
 
 def _graded(model: Model, subject: Subject, sizes: Sizes, run: Run) -> GradedCurve:

@@ -29,8 +29,8 @@ DEFAULT, ALL = "default", "all"
 MEAN_TEXTS = 32
 """Plain texts that the mean contribution of a block is of."""
 
-PARTNERS = 600
-"""Word problems that partners to patch with are found among."""
+PARTNERS, PROBED = 600, 200
+"""Word problems that partners to patch with are found among, and items that probes are of where there are as many."""
 
 MAPPED = 3
 """Results of an item that are mapped."""
@@ -48,12 +48,18 @@ class Subject:
     family: Family
     task: Task | None
 
-    others: Task | None = None
-    """More items of the kind, among which partners to patch with are found; without them, the family's own."""
+    whole: Task | None = None
+    """The same task with all its items, for what needs many: partners to patch with, and probes."""
 
     @property
     def name(self) -> str:
         return self.family.name
+
+    def most(self, model: Model, n: int) -> Family:
+        """The family with `n` items, if there are more than it has."""
+        if self.whole is None or min(n, len(self.whole)) <= len(self.family.metric):
+            return self.family
+        return family_of(model, self.whole.take(n))
 
 
 @dataclass(frozen=True)
