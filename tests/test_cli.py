@@ -242,6 +242,7 @@ def test_what_long_commands_find_is_told_as_json(folder, tmp_path, monkeypatch):
 def test_compare_tells_what_it_finds_as_json(folder, tmp_path, monkeypatch):
     import pandas as pd
 
+    from saereason.report import Table
     from saereason.study import suite
 
     each = SimpleNamespace(
@@ -258,7 +259,9 @@ def test_compare_tells_what_it_finds_as_json(folder, tmp_path, monkeypatch):
         return [each]
 
     monkeypatch.setattr(suite, "run_suite", run_suite)
-    monkeypatch.setattr(suite, "answer_rows", lambda each, rows: [("cot", *(None,) * (len(suite.ANSWERS) - 1))])
+    monkeypatch.setattr(
+        suite, "answer_table", lambda each, rows: Table("answers", ("mechanism", "sums"), (("cot", 1),))
+    )
     monkeypatch.setattr(suite, "verdict", lambda found: "There is no [i]switch[/i].")
     options = ["compare", "--suite", "quick", "--saes", folder / "saes", "--out", tmp_path]
     told = json.loads(run(*options, "--json").stdout)

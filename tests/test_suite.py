@@ -21,9 +21,10 @@ from saereason.stats import linear_cka
 from saereason.study.suite import QUICK, Ground, run_suite
 from saereason.study.suite.chosen import Chosen
 from saereason.study.suite.ground import KNOWN, PROBLEMS
-from saereason.study.suite.page import _shorter_rows, page, summary, verdict
+from saereason.study.suite.page import page, summary, verdict
 from saereason.study.suite.parts import COT, WINDOWS, _matched, _undone, change_chains, resid_change
 from saereason.study.suite.suite import _ahead
+from saereason.study.suite.tables import shorter_table
 
 suite = sys.modules["saereason.study.suite.suite"]
 
@@ -224,7 +225,7 @@ def test_what_shortens_is_set_against_the_cot_prompt(compared):
     whole = each.comparison.written
     written = {name: replace(whole[name].part(slice(4)), finished=ended) for name, ended in finished.items()}
     found = replace(each.comparison, answers=pd.DataFrame(answers), written=written)
-    [(name, fewer, change, both)] = _shorter_rows(replace(each, comparison=found))
+    [(name, fewer, change, both)] = shorter_table(replace(each, comparison=found)).rows
     assert (name, fewer.value, change.value, both) == (draft, 2.0, -0.25, "1 of 4")
 
 

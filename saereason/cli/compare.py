@@ -82,17 +82,14 @@ def _sizes(suite: str, n: int | None) -> "Sizes":
 
 def _show(show: Show, found: "Sequence[Compared]", suite: str, n: int, folder: Path) -> None:
     """The answers of every model as a table, and what they say together."""
-    from saereason.study.suite import ANSWERS, answer_rows, verdict
+    from saereason.study.suite import answer_table, verdict
 
     tables = {each.ground.name: each.comparison.summary() for each in found}
-    parts = [
-        Rows(
-            ANSWERS,
-            [*answer_rows(each, tables[each.ground.name].set_index(["mechanism", "task"]))],
-            f"{each.ground.name}: {n} items of each task",
-        )
-        for each in found
-    ]
+    parts = []
+    for each in found:
+        name = each.ground.name
+        told = answer_table(each, tables[name].set_index(["mechanism", "task"]))
+        parts.append(Rows(told.header, list(told.rows), f"{name}: {n} items of each task"))
     files = {"summary": folder / "summary.json", "report": folder / "report.html"}
     said = {"suite": suite, "n": n, "verdict": verdict(found), "models": tables, "files": files}
     show(said, *parts, said["verdict"], *files.values())
