@@ -72,15 +72,16 @@ from .layers import SpliceSAE as SpliceSAE
 from .layers import StepMap as StepMap
 from .layers import WithFeatures as WithFeatures
 from .layers import WithoutFeatures as WithoutFeatures
-from .layers import adjusted as adjusted
 from .layers import answer_depths as answer_depths
 from .layers import candidate_features as candidate_features
+from .layers import compare_adjusted as compare_adjusted
 from .layers import compare_depth as compare_depth
 from .layers import compare_kinds as compare_kinds
 from .layers import contrasts as contrasts
 from .layers import family_of as family_of
 from .layers import fast_slow as fast_slow
 from .layers import generated_tasks as generated_tasks
+from .layers import joint_p as joint_p
 from .layers import localise as localise
 from .layers import matched as matched
 from .layers import patching as patching

@@ -54,7 +54,7 @@ def test_operators_together_may_say_against_disagree_or_nothing():
     against = conclude([one for name, gap in ways.items() for one in family_curves(name, gap)], [])
     assert against.verdict.startswith("Against reasoning in higher layers: 1 of 2 operators place it shallower")
     both = conclude([*family_curves("skip block", 4.0), *family_curves("SAE splice", -4.0)], [])
-    assert both.verdict.startswith("Operators disagree") and "SAE splice shallower, of 2." in both.verdict
+    assert both.verdict.startswith("Operators disagree") and "SAE splice shallower, of 2 operators." in both.verdict
     nothing = conclude(family_curves(gap=0.0), [])
     assert nothing.verdict.startswith("Inconclusive: none of 1 operators") and "(1 could)" in nothing.verdict
     assert against.all_layers["skip block"].layers_left_out == ()
@@ -175,12 +175,12 @@ def test_the_command_tells_how_long_and_then_what(folder):
     assert f"Asked for: {blocks}SAE splice, features, {beside}" in on_features.output
     result = layers(folder, "--operators", "all", "--saes", folder / "saes")
     assert result.exit_code == 0, result.output
-    assert "Families: word problems (12), capital (12), plain text (3)." in result.output
+    assert "Families: word problems (12), capital (12), plain text (50)." in result.output
     assert "- skip block: " in result.output and "Inconclusive about kinds" in result.output
     curves = pd.read_parquet(folder / "out" / "curves.parquet")
     assert set(curves["operator"]) >= {"skip block", "skip attention", "mean of block", "SAE splice"}
     battery = curves[~curves["operator"].str.contains("features|graded|patching")]
-    assert len(battery) == (12 + 12 + 3) * (7 * 4 + 1)
+    assert len(battery) == (12 + 12 + 50) * (7 * 4 + 1)
     assert {"with candidate features, beyond matched", "skip block, graded answers"} <= set(curves["operator"])
     there = {path.name for path in (folder / "out").glob("*.parquet")}
     assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet"}

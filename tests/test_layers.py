@@ -36,7 +36,7 @@ from saereason import (
 from saereason.layers import share_difference, shares
 from saereason.layers.families import SOURCES
 from saereason.layers.finding import ENOUGH
-from saereason.layers.kinds import exact_p
+from saereason.layers.kinds import KindFinding, exact_p, joint_p
 from saereason.tasks import confirmation_task
 
 PROMPTS = ["Tom has 3 apples.", "2 + 2 =", "How many birds are left?", "Hi"]
@@ -318,6 +318,35 @@ def test_a_family_whose_effects_are_not_finite_is_left_out_with_that_reason():
     assert "1 of 60 items of knowledge 0 have effects that are not finite" in found.families_left_out["knowledge 0"]
 
 
+def test_one_of_many_operators_does_not_pass_by_chance():
+    """Of ten operators that see nothing, one has p under 0.05 four times as often as all together do."""
+    alone, together = [], []
+    for seed in range(150):
+        rng, findings = np.random.default_rng(seed), []
+        for operator in range(6):
+            values = {f"family {n}": float(value) for n, value in enumerate(rng.normal(size=8))}
+            kinds = {name: "reasoning" if n < 4 else "knowledge" for n, name in enumerate(values)}
+            p = exact_p(np.array(list(values.values())), 4)
+            centroids = {name: (value, value, value) for name, value in values.items()}
+            findings.append(KindFinding("", str(operator), centroids, kinds, 0.0, 0.0, 0.0, p, (), {}))
+        joint = joint_p(findings)
+        assert all(joint[found.operator] >= found.p - 1e-12 for found in findings)
+        alone.append(min(found.p for found in findings) <= 0.05)
+        together.append(min(joint.values()) <= 0.05)
+    assert np.mean(alone) > 0.12 and np.mean(together) <= 0.08
+
+
+def test_one_operator_alone_keeps_its_p_and_families_may_be_missing():
+    made = [*family_curves([7, 8, 7, 8], "reasoning"), *family_curves([3, 2, 3, 2, 3], "knowledge", 9)]
+    one = compare_kinds(made)
+    assert joint_p([one]) == {one.operator: pytest.approx(one.p)}
+    fewer = compare_kinds([dataclasses.replace(each, operator="SAE splice") for each in made[:-1]])
+    both = joint_p([one, fewer])
+    assert set(both) == {one.operator, "SAE splice"} and one.p <= both[one.operator] <= 0.05
+    nothing = dataclasses.replace(fewer, p=float("nan"))
+    assert joint_p([nothing]) == {} and joint_p([one, nothing]) == joint_p([one])
+
+
 def test_curves_that_do_not_go_together_make_no_kinds():
     with pytest.raises(ValueError, match=r"there are curves of the families \[\]"):
         compare_kinds([])
@@ -327,8 +356,10 @@ def test_curves_that_do_not_go_together_make_no_kinds():
         with pytest.raises(ValueError, match="give each family once, under one operator"):
             compare_kinds(curves)
     fewer = curve(bump(3)[:6], layers=LAYERS[:6], name="fewer")
-    with pytest.raises(ValueError, match="compare curves over the same ones"):
+    with pytest.raises(ValueError, match="give a neutral curve over the same layers"):
         compare_kinds([first, second], neutral=fewer)
+    with pytest.raises(ValueError, match="compare curves over the same ones"):
+        compare_kinds([first, fewer])
 
 
 # shares
@@ -469,7 +500,7 @@ def test_curves_over_different_layers_are_not_compared():
     for compare in (compare_depth, share_difference):
         with pytest.raises(ValueError, match="compare curves over the same layers"):
             compare(first, fewer)
-    with pytest.raises(ValueError, match="compare curves over the same layers"):
+    with pytest.raises(ValueError, match="give a neutral curve over the same layers"):
         compare_depth(first, first, neutral=fewer)
     with pytest.raises(ValueError, match="compare curves over the same layers"):
         compare_depth(first, dataclasses.replace(first, n_layers=24))

@@ -17,6 +17,7 @@ from saereason.features import Feature
 from saereason.layers import (
     Curve,
     Finding,
+    GradedCurve,
     Patching,
     Probed,
     Similarity,
@@ -438,12 +439,13 @@ def figures_of_the_lab():
         "plot_layers": plots.plot_layers([first, second]),
         "plot_share_difference": plots.plot_share_difference(first, second, compare_depth(first, second)),
         "plot_centroids": plots.plot_centroids(
-            [compare_kinds([first, second])], n_items={"word problems": 40, "facts": 40}
+            [compare_kinds([first, second])], n_items={("skip block", "word problems"): 40, ("skip block", "facts"): 40}
         ),
         "plot_operators": plots.plot_operators([first, second]),
         "plot_probes": plots.plot_probes([probed]),
         "plot_similarity": plots.plot_similarity([Similarity("fast and slow", np.array([0.5, 0.7]), 9, False)]),
         "plot_patching": plots.plot_patching(patched),
+        "plot_no_answer": plots.plot_no_answer([GradedCurve(first, np.full(12, 0.25), 0.5)]),
         "plot_steps": plots.plot_steps(steps),
     }
 

@@ -6,10 +6,10 @@ from .families import SOURCES, Source, family_of, generated_tasks, plain_family,
 from .fast_slow import FastSlow, fast_slow
 from .finding import Finding, compare_depth, share_difference, shares
 from .graded import GradedCurve, graded
-from .kinds import KindFinding, compare_kinds
+from .kinds import KindFinding, compare_kinds, joint_p
 from .lens import AnswerDepths, answer_depths
 from .localise import Curve, Family, UnsuitedError, localise
-from .matching import Match, adjusted, matched, take, unshared
+from .matching import Match, compare_adjusted, matched, take, unshared
 from .operators import MeanOfBlock, Operator, SkipBlock, SkipByGradient, SkipPart, SpliceSAE
 from .patching import Patching, patching
 from .probes import Probed, answer_place, probed
@@ -43,11 +43,11 @@ __all__ = [
     "UnsuitedError",
     "WithFeatures",
     "WithoutFeatures",
-    "adjusted",
     "answer_depths",
     "answer_place",
     "beyond",
     "candidate_features",
+    "compare_adjusted",
     "compare_depth",
     "compare_kinds",
     "contrasts",
@@ -55,6 +55,7 @@ __all__ = [
     "fast_slow",
     "generated_tasks",
     "graded",
+    "joint_p",
     "localise",
     "matched",
     "patching",

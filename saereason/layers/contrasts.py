@@ -30,6 +30,9 @@ class Contrast:
     answers: tuple[int, int]
     """The token that comes next in the clean text, and in the corrupted one."""
 
+    def turned(self) -> "Contrast":
+        return Contrast(self.corrupted, self.clean, self.n_prompt, (self.answers[1], self.answers[0]))
+
     def classes(self) -> Mapping[str, Bool[np.ndarray, "pos"]]:
         """Which tokens belong to each of `POSITIONS`; `answer` is the one that predicts it."""
         place = np.arange(len(self.clean))
@@ -45,15 +48,19 @@ def contrasts(family: Family, n: int = 60, *, among: Family | None = None, seed:
 
     Partners come from `among`, the family itself unless given, have as many tokens and differ in at most a quarter of
     those of the prompt: the same question about other numbers or another subject. The answers part at the first token
-    that is not the same of the last result (scored tokens in a row) that is not. Raises UnsuitedError where fewer than
-    two items have a partner.
+    that is not the same of the last result (scored tokens in a row) that is not. No partner serves twice, and no pair
+    is another one turned round. Raises UnsuitedError where fewer than two items have a partner.
     """
     items, partners = family.metric.items, (family if among is None else among).metric.items
-    found = []
-    for place in random.Random(seed).sample(range(len(items)), len(items)):
-        pairs = [pair for other in partners if (pair := _contrast(items[place], other)) is not None]
-        if pairs:
-            found.append(min(pairs, key=_distance))
+    draw, free, found = random.Random(seed), set(range(len(partners))), dict[Contrast, None]()
+    for place in draw.sample(range(len(items)), len(items)):
+        pairs = {other: pair for other in free if (pair := _contrast(items[place], partners[other])) is not None}
+        fresh = [other for other, pair in pairs.items() if pair.turned() not in found]
+        if fresh:
+            nearest = min(_distance(pairs[other]) for other in fresh)
+            chosen = draw.choice([other for other in sorted(fresh) if _distance(pairs[other]) == nearest])
+            free.remove(chosen)
+            found[pairs[chosen]] = None
         if len(found) == n:
             break
     if len(found) < 2:

@@ -18,6 +18,9 @@ OPENING, LONGEST = 8, 64
 FEWEST, SPARE = 2, 64
 """Items of a family, and tokens for what a chat format adds to a question."""
 
+COMPLETE = "Complete the sentence:"
+"""What is asked of the beginning of a sentence."""
+
 
 def family_of(model: Model, task: Task, *, name: str | None = None) -> Family:
     """A task's items under one metric, teacher-forced.
@@ -46,7 +49,7 @@ def family_of(model: Model, task: Task, *, name: str | None = None) -> Family:
         metric = LogProb.of(
             model, prompts, [_after(prompt, item.answer) for prompt, item in zip(prompts, items, strict=True)]
         )
-    return Family(name or task.name, task.kind, metric)
+    return Family(name or task.name, task.kind, metric, tuple(_is_numeric(model, item) for item in metric.items))
 
 
 def plain_family(model: Model, texts: Sequence[str], *, name: str = "plain text") -> Family:
@@ -78,7 +81,7 @@ SOURCES = (
     Source("babi", "7"),
     Source("bbh", "multistep_arithmetic_two"),
     Source("bbh", "boolean_expressions"),
-    Source("lre", "country_capital_city"),
+    Source("lre", "country_language"),
     Source("lre", "company_hq"),
     Source("lre", "landmark_in_country"),
     Source("lre", "person_plays_instrument"),
@@ -92,21 +95,22 @@ SOURCES = (
 def generated_tasks(n: int, *, seed: int = 0) -> list[Task]:
     """Word problems with known intermediate results, and facts about countries; nothing is read from disk."""
     problems = replace(confirmation_task(n=n, seed=seed), name="word problems")
-    return [problems, *(country_facts(relation).take(n) for relation in ("capital", "currency"))]
+    return [problems, *(_drawn(country_facts(relation), n, seed) for relation in ("capital", "currency"))]
 
 
 def published_tasks(model: Model, folder: str | Path, n: int, *, seed: int = 0) -> list[Task]:
     """The tasks of `SOURCES` from files in their public formats, anywhere under a folder, zipped or not; `n` items of
-    each.
+    each, in an order drawn by the seed.
 
-    A task with fewer items gives all it has; items that do not fit the model's context are left out, and tasks of
-    which fewer than two do. Raises ValueError where a benchmark is not in the folder.
+    Beginnings of sentences are asked to be completed, so that all families are in one chat format. A task with fewer
+    items gives all it has; items that do not fit the model's context are left out, and tasks of which fewer than two
+    do. Raises ValueError where a benchmark is not in the folder.
     """
     found = []
     for source in SOURCES:
         archives = sorted(Path(folder).rglob(f"*{source.benchmark}*.zip"))
         task = load_benchmark(source.benchmark, archives[0] if archives else folder, part=source.part)
-        drawn = fitting(model, _drawn(task, n, seed))
+        drawn = fitting(model, stated(_drawn(task, n, seed)))
         if len(drawn) >= FEWEST:
             found.append(replace(drawn, name=source.name))
     return found
@@ -118,9 +122,32 @@ def fitting(model: Model, task: Task) -> Task:
     return replace(task, items=tuple(item for item in task.items if model.fits(*texts[item.id], spare=SPARE)))
 
 
+def stated(task: Task) -> Task:
+    """A task of beginnings of sentences as questions, which the whole sentence answers; the answer is scored within it.
+
+    Other tasks are returned as they are.
+    """
+    if task.chat is not False:
+        return task
+    items = []
+    for item in task.items:
+        opening = f"{item.question.rstrip()} "
+        sentence, span = opening + item.answer, (len(opening), len(opening) + len(item.answer))
+        items.append(replace(item, question=f"{COMPLETE} {item.question}", solution=sentence, spans=(span,)))
+    return replace(task, items=tuple(items), chat=None)
+
+
 def _drawn(task: Task, n: int, seed: int) -> Task:
-    order = random.Random(seed).sample(range(len(task.items)), min(n, len(task.items)))
-    return replace(task, items=tuple(task.items[i] for i in sorted(order)))
+    """The first `n` in an order drawn by the seed: fewer are the first of more."""
+    order = random.Random(seed).sample(range(len(task.items)), len(task.items))
+    return replace(task, items=tuple(task.items[i] for i in order[:n]))
+
+
+def _is_numeric(model: Model, item: Scored) -> bool:
+    """True where most of what is scored are digits."""
+    text = model.decode([token for token, scored in zip(item.continuation, item.scored, strict=True) if scored])
+    letters = re.findall(r"\w", text)
+    return 2 * sum(map(str.isdigit, letters)) > len(letters)
 
 
 def _after(prompt: Rendered, answer: str) -> str:

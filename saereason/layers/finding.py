@@ -20,6 +20,9 @@ VITAL = 1.0
 """Nats a token that skipping a layer may cost plain text before the layer counts as one it cannot do without."""
 
 
+ELSEWISE = "Another metric or operator, or other layers left out, may change that."
+
+
 @dataclass(frozen=True)
 class Finding:
     """What two families' curves allow one to say."""
@@ -74,15 +77,32 @@ def shares(
     if not np.isfinite(drop).all():
         return Shares(np.full(drop.shape[1], np.nan), np.full((n_resamples, drop.shape[1]), np.nan), 0.0)
     counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
-    means = counts @ drop / n
-    totals = means.sum(1)
-    mean = drop.mean(0)
-    error = totals.std()
-    safe = np.where(totals == 0, np.nan, totals)
-    total = float(mean.sum())
-    total_in_errors = total / float(error) if error > 0 else total * np.inf if total else 0.0
+    return shares_of(drop.mean(0), counts @ drop / n)
+
+
+def shares_of(mean: Float[np.ndarray, "layer"], means: Float[np.ndarray, "draw layer"]) -> Shares:
+    """Shares of a mean effect by layer, and of the same in each resample."""
+    totals, total = means.sum(1), float(mean.sum())
+    error = float(totals.std())
+    total_in_errors = total / error if error > 0 else total * np.inf if total else 0.0
     value = mean / total if total else np.full_like(mean, np.nan)
-    return Shares(value, means / safe[:, None], total_in_errors)
+    return Shares(value, means / np.where(totals == 0, np.nan, totals)[:, None], total_in_errors)
+
+
+def kept_layers(curve: Curve, neutral: Curve | None) -> Bool[np.ndarray, "layer"]:
+    """Which of a curve's layers the neutral family can do without: those that cost it `VITAL` nats a token at most.
+
+    The neutral curve may be of another operator, as that of skipped blocks. Raises ValueError where it lacks a layer.
+    """
+    if neutral is None:
+        return np.ones(len(curve.layers), dtype=bool)
+    cost = dict(zip(neutral.layers, neutral.drop.mean(0).tolist(), strict=True))
+    if missing := [layer for layer in curve.layers if layer not in cost]:
+        raise ValueError(
+            f"{neutral.family} was measured at layers {list(neutral.layers)} and {curve.family} at {missing} too; give "
+            "a neutral curve over the same layers."
+        )
+    return np.array([cost[layer] <= VITAL for layer in curve.layers])
 
 
 def compare_depth(
@@ -95,15 +115,23 @@ def compare_depth(
     nats a token are left out. The statement is about these two families only; a claim about kinds needs four families
     of each. Raises ValueError for curves over different layers.
     """
-    _check(first, second, *([neutral] if neutral is not None else []))
-    keep = np.ones(len(first.layers), dtype=bool) if neutral is None else neutral.drop.mean(0) <= VITAL
-    a, b = shares(first, keep=keep, seed=seed), shares(second, keep=keep, seed=seed + 1)
+    _check(first, second)
+    keep = kept_layers(first, neutral)
+    sides = (shares(first, keep=keep, seed=seed), shares(second, keep=keep, seed=seed + 1))
+    return finding_of((first, second), sides, keep, level=level)
+
+
+def finding_of(
+    curves: tuple[Curve, Curve], sides: tuple[Shares, Shares], keep: Bool[np.ndarray, "layer"], *, level: float = 0.95
+) -> Finding:
+    """What the shares of two curves at the kept layers allow one to say."""
+    (first, second), (a, b) = curves, sides
     names, counts = (first.family, second.family), (len(first.drop), len(second.drop))
     least = LEAST / max(first.n_layers - 1, 1)
     left_out = tuple(layer for layer, kept in zip(first.layers, keep, strict=True) if not kept)
     troubles = [trouble for curve, s in ((first, a), (second, b)) if (trouble := trouble_of(curve, s, keep))]
     if troubles:
-        nan, said = float("nan"), f"Inconclusive: {'; '.join(troubles)}."
+        nan, said = float("nan"), f"Inconclusive: {'; '.join(troubles)}. More items or an abler model may change that."
         return Finding(said, names, counts, (nan, nan), nan, nan, nan, least, left_out)
     centroids = (float(a.value @ first.depth), float(b.value @ second.depth))
     draws = a.draws @ first.depth - b.draws @ second.depth
@@ -156,7 +184,11 @@ def _statement(found: Finding) -> str:
     )
     if found.differ:
         where = "deeper" if found.low > 0 else "shallower"
-        return f"These two families differ: {first} depends on {where} layers than {second} ({figures})."
+        return f"These two families differ: {first} depends on {where} layers than {second} ({figures}). {ELSEWISE}"
     if found.alike:
-        return f"These two families are alike in depth to within half a layer: {first} and {second} ({figures})."
-    return f"These two families are not shown to differ by half a layer in depth: {first} and {second} ({figures})."
+        told = f"{first} and {second} ({figures})"
+        return f"These two families are alike in depth to within half a layer: {told}. {ELSEWISE}"
+    return (
+        f"These two families are not shown to differ by half a layer in depth: {first} and {second} ({figures}). More "
+        "items may change that."
+    )

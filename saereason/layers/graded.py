@@ -56,6 +56,7 @@ def graded(
     clean, *changed = (found.of(arm) for arm in found.arms)
     was = right(clean).astype(np.float64)
     drop = np.stack([was - right(table) for table in changed], axis=1)
-    curve = Curve(name, kind, f"{operator.name}, graded answers", tuple(asked), model.n_layers, drop, was)
+    told = f"{operator.name}, graded answers"
+    curve = Curve(name, kind, told, tuple(asked), model.n_layers, drop, was, "share of right answers")
     shares = np.array([share_of(table, *NO_ANSWER) for table in changed])
     return GradedCurve(curve, shares, share_of(clean, *NO_ANSWER))

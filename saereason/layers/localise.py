@@ -25,6 +25,8 @@ class Family:
     name: str
     kind: Kind
     metric: LogProb
+    numeric: tuple[bool, ...] = ()
+    """Of each item, whether what is scored is a number; empty where nobody looked."""
 
 
 class UnsuitedError(ValueError):
@@ -45,6 +47,8 @@ class Curve:
     """Clean metric less the metric with the layer changed: positive where the layer helps."""
 
     clean: Float[np.ndarray, "item"]
+    unit: str = "log-probability, nats per token"
+    """What the metric is counted in."""
 
     @property
     def depth(self) -> Float[np.ndarray, "layer"]:

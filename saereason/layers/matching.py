@@ -6,9 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from .finding import Finding, compare_depth, finding_of, kept_layers, shares_of
 from .localise import Curve, Family
 
-COVARIATES = ("prompt tokens", "scored tokens", "tokens before the last scored", "clean log-probability")
+COVARIATES = (
+    "prompt tokens",
+    "scored tokens",
+    "tokens before the last scored",
+    "answer is a number",
+    "clean log-probability",
+)
 MIDDLE = (0.05, 0.95)
 """Quantiles between which a family's items are taken to lie, outliers aside."""
 
@@ -32,13 +39,14 @@ class Match:
 
 
 def covariates(family: Family, curve: Curve) -> Float[np.ndarray, "item covariate"]:
-    """Of each item: tokens of its prompt, scored tokens, tokens of the answer up to the last scored one, and the clean
-    log-probability per scored token.
+    """Of each item: tokens of its prompt, scored tokens, tokens of the answer up to the last scored one, whether what
+    is scored is a number, and the clean log-probability per scored token.
     """
     _check(family, curve)
     items = family.metric.items
     lasts = [max(n for n, scored in enumerate(item.scored) if scored) + 1 for item in items]
-    columns = ([len(item.prompt) for item in items], [sum(item.scored) for item in items], lasts, curve.clean)
+    numeric = family.numeric or (False,) * len(items)
+    columns = ([len(item.prompt) for item in items], [sum(item.scored) for item in items], lasts, numeric, curve.clean)
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
 
@@ -46,7 +54,8 @@ def matched(first: tuple[Family, Curve], second: tuple[Family, Curve], *, calipe
     """Items of two families in pairs that differ little: the pairing of least total distance, without replacement.
 
     Distance is that of covariates in pooled standard deviations; no pair differs by more than `caliper` of them in any
-    one. Matching keeps the easy tail of the harder family, so show the unmatched and the `adjusted` result beside it.
+    one. Matching keeps the easy tail of the harder family, so show the unmatched result and that of
+    `compare_adjusted` beside it.
     Raises ValueError where less than half of the smaller family is kept.
     """
     from scipy.optimize import linear_sum_assignment
@@ -64,7 +73,7 @@ def matched(first: tuple[Family, Curve], second: tuple[Family, Curve], *, calipe
     if kept < FEWEST_KEPT:
         raise ValueError(
             f"{len(pairs)} items of {names[0]} and {names[1]} are alike, {kept:.0%} of the smaller family; under "
-            f"{FEWEST_KEPT:.0%} they do not stand for it. Compare the unmatched families, `adjusted`."
+            f"{FEWEST_KEPT:.0%} they do not stand for it. Compare the unmatched families, or `compare_adjusted`."
         )
     one, other = [i for i, _ in pairs], [j for _, j in pairs]
     return Match(tuple(one), tuple(other), kept, _balance(a, b, spread), _balance(a[one], b[other], spread))
@@ -76,20 +85,46 @@ def take(curve: Curve, rows: Sequence[int]) -> Curve:
     return replace(curve, drop=curve.drop[chosen], clean=curve.clean[chosen])
 
 
-def adjusted(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple[Curve, Curve]:
-    """Both curves as they would be if all items had the same covariates, linearly: those of the mean of the two means.
+def compare_adjusted(
+    first: tuple[Family, Curve],
+    second: tuple[Family, Curve],
+    *,
+    neutral: Curve | None = None,
+    level: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Finding:
+    """`compare_depth` of both curves as they would be if all items had the same covariates, linearly.
 
-    Slopes are one for both families, fitted within them by least squares, layer by layer. Where the families do not
-    meet (`unshared`) this extrapolates to items that neither has, and says little.
+    Slopes are one for both families, fitted within them by least squares, layer by layer, and fitted anew in every
+    resample of items. Where the families do not meet (`unshared`) this extrapolates to items that neither has, and says
+    little.
     """
-    a, b = covariates(*first), covariates(*second)
-    drops = first[1].drop, second[1].drop
-    within = np.concatenate([a - a.mean(0), b - b.mean(0)])
-    effects = np.concatenate([drop - drop.mean(0) for drop in drops])
-    slopes = np.linalg.lstsq(within, effects, rcond=None)[0]
-    middle = (a.mean(0) + b.mean(0)) / 2
-    moved = [drop - (x - middle) @ slopes for drop, x in zip(drops, (a, b), strict=True)]
-    return replace(first[1], drop=moved[0]), replace(second[1], drop=moved[1])
+    sides = [(covariates(*side), side[1]) for side in (first, second)]
+    keep = kept_layers(first[1], neutral)
+    drops = [np.where(keep, curve.drop, 0.0) for _, curve in sides]
+    values = [x for x, _ in sides]
+    if not all(np.isfinite(array).all() for array in (*values, *drops)):
+        return compare_depth(first[1], second[1], neutral=neutral, level=level, seed=seed)  # says what is amiss
+    rng = np.random.default_rng(seed)
+
+    def resampled() -> Float[np.ndarray, "side layer"]:
+        rows = [rng.integers(len(drop), size=len(drop)) for drop in drops]
+        return _alike(*([array[at] for array, at in zip(arrays, rows, strict=True)] for arrays in (values, drops)))
+
+    means = np.stack([resampled() for _ in range(n_resamples)])
+    found = [shares_of(mean, means[:, n]) for n, mean in enumerate(_alike(values, drops))]
+    return finding_of((first[1], second[1]), (found[0], found[1]), keep, level=level)
+
+
+def _alike(
+    values: Sequence[Float[np.ndarray, "_ covariate"]], drops: Sequence[Float[np.ndarray, "_ layer"]]
+) -> Float[np.ndarray, "side layer"]:
+    """Both mean effects at the mean of the two mean covariates."""
+    means, effects = ([array.mean(0) for array in arrays] for arrays in (values, drops))
+    within, rest = (np.concatenate([each - each.mean(0) for each in arrays]) for arrays in (values, drops))
+    half = (means[0] - means[1]) / 2 @ np.linalg.lstsq(within, rest, rcond=None)[0]
+    return np.stack([effects[0] - half, effects[1] + half])
 
 
 def unshared(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple[str, ...]:

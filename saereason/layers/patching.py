@@ -24,6 +24,9 @@ ROWS = 16
 ARRIVAL = "patching: arrival at the answer"
 """Name of the operator whose curve says between which layers the answer reaches the token that predicts it."""
 
+UNIT = "difference of two logits"
+"""What is patched is counted in."""
+
 Logits = Float[Tensor, "row"]
 
 
@@ -61,7 +64,7 @@ class Patching:
         """
         at = self.restored[:, POSITIONS.index("answer")]
         drop = np.diff(at, axis=1, prepend=0.0)
-        return Curve(self.family, self.kind, ARRIVAL, self.layers, self.n_layers, drop, self.clean)
+        return Curve(self.family, self.kind, ARRIVAL, self.layers, self.n_layers, drop, self.clean, UNIT)
 
 
 def patching(

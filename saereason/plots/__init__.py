@@ -11,7 +11,7 @@ from .depth import plot_centroids, plot_operators
 from .dose import plot_dose
 from .export import save_figures
 from .funnel import plot_funnel
-from .heat import plot_patching, plot_steps
+from .heat import plot_no_answer, plot_patching, plot_steps
 from .layers import plot_layers, plot_share_difference
 from .measures import plot_accuracy, plot_firing, plot_quality
 from .mechanisms import plot_overlaps, plot_pass_at_k, plot_through_steps, plot_weights
@@ -28,6 +28,7 @@ __all__ = [
     "plot_firing",
     "plot_funnel",
     "plot_layers",
+    "plot_no_answer",
     "plot_operators",
     "plot_overlaps",
     "plot_pass_at_k",

@@ -6,9 +6,10 @@ import numpy as np
 from plotly.graph_objects import Figure, Heatmap
 from plotly.subplots import make_subplots
 
-from saereason.layers import Curve, Patching, StepMap
+from saereason.layers import Curve, GradedCurve, Patching, StepMap
 from saereason.layers.contrasts import POSITIONS
 from saereason.layers.steps import gained
+from saereason.stats import wilson
 
 from .look import BLUE, LAYERS, VERMILLION, framed, wrapped
 
@@ -79,6 +80,28 @@ def plot_steps(found: StepMap) -> Figure:
     )
     height = 200 + 34 * (len(rows) + len(found.read))
     return framed(figure, f"Results step by step: {found.family}", said, height=height)
+
+
+def plot_no_answer(graded: Sequence[GradedCurve]) -> Figure:
+    """Family × layer: the share of answers that are none (unparsable, truncated, looping) with each layer changed.
+
+    Raises ValueError without families, or of several operators.
+    """
+    operators = {each.curve.operator for each in graded}
+    if len(operators) != 1:
+        raise ValueError(f"{len(graded)} families were graded under {sorted(operators)}; give some of one operator.")
+    figure, layers = make_subplots(), graded[0].curve.layers
+    rows, cells = [], []
+    for each in graded:
+        n = len(each.curve.drop)
+        rows.append(f"{each.curve.family} (n = {n}; as it is {each.no_answer_clean:.2f})")
+        told = [wilson(round(share * n), n) for share in each.no_answer.tolist()]
+        cells.append([[estimate.value, estimate.low, estimate.high] for estimate in told])
+    value, low, high = np.moveaxis(np.array(cells), -1, 0)
+    _heat(figure, 1, (value, low, high), rows, layers, 1.0, "share")
+    figure.update_xaxes(title_text=LAYERS)
+    said = "A wrong answer is none of these; what is none counts as wrong. Under the pointer: Wilson's 95% intervals."
+    return framed(figure, f"Answers that are none: {operators.pop()}", said, height=200 + 34 * len(rows))
 
 
 def _panels(cells: dict[str, Cells], rows: Sequence[str], layers: Sequence[int], unit: str) -> Figure:

@@ -24,7 +24,7 @@ MOST = 3.0
 
 
 def plot_layers(curves: Sequence[Curve], *, level: float = 0.95) -> Figure:
-    """Mean drop in log-probability by layer for each family, with bands that hold a whole curve with this probability.
+    """Mean drop of the metric by layer for each family, with bands that hold a whole curve with this probability.
 
     A layer that costs several times as much as any other (layer 0 of small models does) is left off the scale, and the
     subtitle gives its values. Raises ValueError without curves, and for curves of more than one operator.
@@ -44,7 +44,7 @@ def plot_layers(curves: Sequence[Curve], *, level: float = 0.95) -> Figure:
     ends = [end[n] for c, band in zip(curves, bands, strict=True) for end in band for n in _within(c, beyond)]
     _scale(figure, ends, beyond)
     by_layer(figure, layers)
-    figure.update_yaxes(title_text="drop in log-probability, nats per token")
+    figure.update_yaxes(title_text=f"drop in {curves[0].unit}")
     said = [f"Mean over items, with simultaneous {level:.0%} bootstrap bands."]
     for curve, n in zip(curves, n_items, strict=True):
         if len(curve.drop) < n:
@@ -72,6 +72,7 @@ def plot_share_difference(first: Curve, second: Curve, finding: Finding) -> Figu
     beyond = _beyond({n: _reach(first, (low, high), n) for n in first.layers})
     symbols = ["circle-open" if layer in finding.layers_left_out else "circle" for layer in first.layers]
     points = _points(first.layers, value, low, high).update(mode="markers", error_y=bars(value, low, high))
+    points.update(name=f"difference (n = {len(first.drop)} and {len(second.drop)})")
     points.update(marker={"color": BLUE, "size": 8, "symbol": symbols, "line": {"width": 1.5, "color": BLUE}})
     figure = Figure(points)
     _scale(figure, [end[n] for end in (low, high) for n in _within(first, beyond)], beyond)

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from saereason.layers import (
     CANDIDATES,
     MATCHED,
@@ -14,10 +12,12 @@ from saereason.layers import (
     Finding,
     KindFinding,
     Operator,
+    SkipBlock,
     SkipByGradient,
     answer_depths,
     compare_depth,
     compare_kinds,
+    joint_p,
     localise,
 )
 from saereason.model import Model
@@ -31,8 +31,7 @@ from .subjects import PARTS, SIZES, Sizes, Subject
 
 NO_PARTS = Parts()
 ALPHA = 0.05
-"""Largest p at which an operator counts as showing something of kinds."""
-
+"""Largest p, of all operators together, at which one counts as showing something of kinds."""
 
 ASIDE = (CANDIDATES, MATCHED, SkipByGradient().name)
 """How the names of operators end that are no evidence by themselves."""
@@ -50,6 +49,11 @@ class Lab:
     all_layers: Mapping[str, KindFinding]
     """By operator, with all layers."""
 
+    joint: Mapping[str, float]
+    """By operator that can show something of kinds: p for the largest difference of all that count as evidence."""
+
+    joint_all_layers: Mapping[str, float]
+
     pairs: Mapping[str, Finding]
     """By operator that has families of both kinds: the first reasoning family against the first knowledge family."""
 
@@ -63,27 +67,12 @@ class Lab:
 
     @property
     def verdict(self) -> str:
-        """What all operators together say of reasoning in higher and knowledge in lower layers, in one sentence.
+        """What all operators together say of reasoning in higher and knowledge in lower layers.
 
         Screens and controls, and what has a control that it is to be measured beyond, do not count.
         """
-        counted = {name: found for name, found in self.kinds.items() if not name.endswith(ASIDE)}
-        shown = {name: found for name, found in counted.items() if np.isfinite(found.p) and found.p <= ALPHA}
-        deeper = [name for name, found in shown.items() if found.difference > 0]
-        shallower = [name for name in shown if name not in deeper]
-        asked = len(counted)
-        if deeper and shallower:
-            told = f"{', '.join(deeper)} say deeper and {', '.join(shallower)} shallower"
-            return f"Operators disagree about reasoning in higher layers: {told}, of {asked}."
-        if not shown:
-            able = sum(np.isfinite(found.p) for found in counted.values())
-            return f"Inconclusive: none of {asked} operators shows a difference of depth between kinds ({able} could)."
-        word, names = ("For", deeper) if deeper else ("Against", shallower)
-        where = "deeper" if deeper else "shallower"
-        return (
-            f"{word} reasoning in higher layers: {len(names)} of {asked} operators place it {where} than knowledge "
-            f"({', '.join(names)}), and none the other way round."
-        )
+        told, whole = _verdict(self.kinds, self.joint), _verdict(self.all_layers, self.joint_all_layers)
+        return told if whole == told else f"{told} With all layers: {whole[0].lower()}{whole[1:]}"
 
 
 def run_lab(
@@ -113,13 +102,16 @@ def run_lab(
     for operator in operators:
         with bars.step(operator.name) as show:
             curves += localise(model, saes, families, [operator], run=run, progress=show)
+    with bars.step("layers that plain text cannot do without"):
+        plain = [family for family in families if family.kind == "neutral"][:1]
+        neutral = next(iter(localise(model, None, plain, [SkipBlock()], run=run)), None) if plain else None
     depths = []
     with bars.step("logit lens") as show:
         for n, family in enumerate(families):
             depths.append(answer_depths(model, family, run=run))
             show(n + 1, len(families))
     beside = measure_parts(model, subjects, parts, sizes, run, bars)
-    lab = conclude([*curves, *over_matched(curves), *beside.curves], depths, families, beside)
+    lab = conclude([*curves, *over_matched(curves), *beside.curves], depths, families, beside, neutral)
     write_lab(run.folder, model, lab)
     return lab
 
@@ -129,25 +121,55 @@ def conclude(
     depths: Sequence[AnswerDepths],
     families: Sequence[Family] = (),
     parts: Parts = NO_PARTS,
+    neutral: Curve | None = None,
 ) -> Lab:
-    """The findings of each operator; with the families, of the first pair with length and difficulty taken out too."""
+    """The findings of each operator; with the families, of the first pair with length and difficulty taken out too.
+
+    The neutral curve, of skipped blocks, says for every operator alike which layers no text can do without.
+    """
     kinds, all_layers, pairs = {}, {}, {}
+    if neutral is None:
+        neutral = next((c for c in curves if (c.kind, c.operator) == ("neutral", SkipBlock().name)), None)
     for operator in dict.fromkeys(curve.operator for curve in curves):
         of = [curve for curve in curves if curve.operator == operator]
-        sides = [[curve for curve in of if curve.kind == kind] for kind in ("reasoning", "knowledge", "neutral")]
-        neutral = sides[2][0] if sides[2] else None
+        sides = [[curve for curve in of if curve.kind == kind] for kind in ("reasoning", "knowledge")]
         kinds[operator] = compare_kinds(of, neutral=neutral)
         all_layers[operator] = compare_kinds(of)
         if sides[0] and sides[1]:
             pairs[operator] = compare_depth(sides[0][0], sides[1][0], neutral=neutral)
-    return Lab(tuple(curves), tuple(depths), kinds, all_layers, pairs, _alike(curves, families), parts)
+    joint, joint_all_layers = (joint_p([*_counted(of).values()]) for of in (kinds, all_layers))
+    alike_ = _alike(curves, families, neutral)
+    return Lab(tuple(curves), tuple(depths), kinds, all_layers, joint, joint_all_layers, pairs, alike_, parts)
 
 
-def _alike(curves: Sequence[Curve], families: Sequence[Family]) -> Alike | None:
+def _counted(findings: Mapping[str, KindFinding]) -> dict[str, KindFinding]:
+    """Those that are evidence by themselves."""
+    return {name: found for name, found in findings.items() if not name.endswith(ASIDE)}
+
+
+def _verdict(findings: Mapping[str, KindFinding], joint: Mapping[str, float]) -> str:
+    counted = _counted(findings)
+    shown = [name for name in counted if joint.get(name, 1.0) <= ALPHA]
+    deeper = [name for name in shown if counted[name].difference > 0]
+    shallower = [name for name in shown if name not in deeper]
+    asked = f"{len(counted)} operator{'s' * (len(counted) != 1)}"
+    if deeper and shallower:
+        told = f"{', '.join(deeper)} say deeper and {', '.join(shallower)} shallower"
+        return f"Operators disagree about reasoning in higher layers: {told}, of {asked}."
+    if not shown:
+        return f"Inconclusive: none of {asked} shows a difference of depth between kinds ({len(joint)} could)."
+    word, names = ("For", deeper) if deeper else ("Against", shallower)
+    where = "deeper" if deeper else "shallower"
+    return (
+        f"{word} reasoning in higher layers: {len(names)} of {asked} place it {where} than knowledge "
+        f"({', '.join(names)}), and none the other way round."
+    )
+
+
+def _alike(curves: Sequence[Curve], families: Sequence[Family], neutral: Curve | None) -> Alike | None:
     of = {curve.family: curve for curve in curves if curve.operator == curves[0].operator}  # none, of no curves
     sides = [
         next(((f, of[f.name]) for f in families if f.kind == kind and f.name in of), None)
         for kind in ("reasoning", "knowledge")
     ]
-    neutral = next((curve for curve in of.values() if curve.kind == "neutral"), None)
     return alike(sides[0], sides[1], neutral) if sides[0] and sides[1] else None

@@ -144,5 +144,5 @@ def _seconds(subject: Subject, sizes: Sizes, pace: Pace) -> dict[str, float]:
         PROBES: probed * (read + pace.probe),
         STEPS: steps * (n * read * (1 + half) + (steps + 1) * probed * (read + pace.probe)) if steps > 1 else 0.0,
         GRADED: (pace.layers + 1) * min(n, sizes.graded) * (read + pace.written * longest),
-        THOUGHT: min(n, sizes.thought) * (2 * read + written) if reasons else 0.0,
+        THOUGHT: min(n, sizes.thought) * (2 * read + written),
     }

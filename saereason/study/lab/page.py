@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from saereason.layers import AnswerDepths, Curve, KindFinding
+from saereason.layers import AnswerDepths, Curve, KindFinding, shares
+from saereason.layers.finding import trouble_of
 from saereason.model import Model
 from saereason.plots import (
     plot_centroids,
     plot_layers,
+    plot_no_answer,
     plot_operators,
     plot_patching,
     plot_probes,
@@ -28,17 +30,28 @@ from .pair import Alike, screened
 from .parts import Thought
 from .tables import tables
 
-FINDING_HEADER = ("operator", "reasoning less knowledge", "p", "all layers", "p", "first pair", "families", "left out")
+FINDING_HEADER = (
+    "operator",
+    "reasoning less knowledge",
+    "p",
+    "p, all operators",
+    "with all layers",
+    "p, all layers",
+    "first pair",
+    "families",
+    "left out",
+)
 WHAT_WOULD_CHANGE_IT = (
     "Differences of mean depth centroids (0 the first layer, 1 the last), intervals over items of these families; "
-    "first without the layers that plain text cannot do without (the last column), then with all. Other families, "
-    "another metric or another operator may change them: a kind is shown only where p is small and operators agree."
+    "first without the layers that plain text cannot do without (the last column), then with all. p, all operators: "
+    "for the largest of all their differences, so that one of many does not pass by chance. Other families, another "
+    "metric or another operator may change them."
 )
 FAMILY_HEADER = ("family", "kind", "n", "clean", "effect of all layers", "depth", "not counted because")
 FAMILY_NOTE = (
-    "Under {operator}, without the layers left out. Clean: nats per scored token of the model as it is (a guess among "
-    "ten is −2.3); where that is low the model does not do the task, and what layers are worth there is about form. "
-    "Effect: the losses of all layers together."
+    "Under {operator}, in {unit}, without the layers left out. Clean: of the model as it is (a guess among ten is −2.3 "
+    "nats); where that is low the model does not do the task, and what layers are worth there is about form. Effect: "
+    "the losses of all layers together."
 )
 LENS_HEADER = ("family", "kind", "layer", "right at the end", "items")
 LENS_NOTE = (
@@ -78,7 +91,7 @@ def _curves(lab: Lab) -> Iterator[Section]:
     """What the operators say, of kinds and of one pair, and their curves."""
     yield Table("What each operator says", FINDING_HEADER, tuple(finding_rows(lab)), WHAT_WOULD_CHANGE_IT)
     first, kinds = next(iter(lab.kinds.items()))
-    note = FAMILY_NOTE.format(operator=first)
+    note = FAMILY_NOTE.format(operator=first, unit=lab.of(first)[0].unit)
     rows = tuple(family_rows(lab.of(first), kinds))
     shown = len(FAMILY_HEADER) - (not kinds.families_left_out)  # a column with nothing in it is not
     yield Table("Families", FAMILY_HEADER[:shown], tuple(row[:shown] for row in rows), note)
@@ -114,7 +127,7 @@ def _mean(values: Float[np.ndarray, "item"]) -> Estimate | None:
 
 
 def _forest(lab: Lab) -> Any:
-    counts = {curve.family: len(curve.drop) for curve in lab.curves}
+    counts = {(curve.operator, curve.family): len(curve.drop) for curve in lab.curves}
     return plot_centroids(list(lab.kinds.values()), n_items=counts)
 
 
@@ -140,22 +153,22 @@ def _matching(found: Alike) -> list[Section]:
 def _parts(lab: Lab) -> list[Section]:
     """The sections of what was done beside the battery."""
     parts = lab.parts
-    found: list[Section] = [
-        Figure(f"Patching: {each.family}", plot_patching(each)) for each in parts.patched if each.total.mean()
-    ]
+    found: list[Section] = []
+    arrivals = {each.family: each.arrival() for each in parts.patched}
+    nothing = {name: why for name, curve in arrivals.items() if (why := trouble_of(curve, shares(curve)))}
+    found += [Figure(f"Patching: {p.family}", plot_patching(p)) for p in parts.patched if p.family not in nothing]
     if parts.probed:
         found.append(Figure("What a probe reads", plot_probes(parts.probed)))
     found += [Figure(f"Results step by step: {each.family}", plot_steps(each)) for each in parts.steps]
     if parts.graded:
-        rows = [_no_answer(each.curve.family, each.no_answer, each.no_answer_clean) for each in parts.graded]
-        header = ("family", "clean", "median layer", "worst layer")
-        found.append(Table("Answers that are none, with a block skipped", header, tuple(rows)))
+        found.append(Figure("Answers that are none, with a block skipped", plot_no_answer(parts.graded)))
     if parts.thought:
         rows = [row for thought in parts.thought for row in fast_rows(thought)]
         found.append(Table("Fast and slow", FAST_HEADER, tuple(rows), FAST_NOTE))
     if parts.similar:
         found.append(Figure("States under fast and slow prompts", plot_similarity(parts.similar)))
-    if left_out := (*parts.left_out, *(why for steps in parts.steps for why in steps.left_out)):
+    unpatched = (f"patching: {why}." for why in nothing.values())
+    if left_out := (*parts.left_out, *unpatched, *(why for steps in parts.steps for why in steps.left_out)):
         found.append(Text("Left out", left_out))
     return found
 
@@ -173,9 +186,10 @@ def finding_rows(lab: Lab) -> list[tuple[Any, ...]]:
         counts = "{} + {}".format(*(list(kind.kinds.values()).count(k) for k in ("reasoning", "knowledge")))
         of_pair = _told(pair.centroid_difference, pair.low, pair.high) if pair else ""
         told = [_told(each.difference, each.low, each.high) for each in (kind, whole)]
-        ps = [f"{each.p:.3f}" if np.isfinite(each.p) else "" for each in (kind, whole)]
+        joint = lab.joint.get(operator, np.nan)
+        ps = [f"{p:.3f}" if np.isfinite(p) else "" for p in (kind.p, joint, whole.p)]
         left_out = ", ".join(map(str, kind.layers_left_out))
-        rows.append((operator, told[0], ps[0], told[1], ps[1], of_pair, counts, left_out))
+        rows.append((operator, told[0], *ps[:2], told[1], ps[2], of_pair, counts, left_out))
     return rows
 
 
@@ -196,10 +210,6 @@ def fast_rows(thought: Thought) -> list[tuple[Any, ...]]:
             shares = (f.fast, f.slow, f.delta, f.corrected, f.overthought, f.corrects, f.overthinks)
             rows.append((f.domain, items, f.n, *shares, gain))
     return rows
-
-
-def _no_answer(family: str, shares: np.ndarray, clean: float) -> tuple[Any, ...]:
-    return (family, clean, float(np.median(shares)), float(shares.max()))
 
 
 def _told(value: float, low: float, high: float) -> str:

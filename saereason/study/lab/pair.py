@@ -12,7 +12,7 @@ from saereason.layers import (
     Match,
     SkipBlock,
     SkipByGradient,
-    adjusted,
+    compare_adjusted,
     compare_depth,
     matched,
     take,
@@ -40,7 +40,7 @@ class Alike:
 def alike(first: Side, second: Side, neutral: Curve | None = None) -> Alike:
     """All three, under one operator; too few items that are alike make no matched finding."""
     whole, apart = compare_depth(first[1], second[1], neutral=neutral), unshared(first, second)
-    without = compare_depth(*adjusted(first, second), neutral=neutral)
+    without = compare_adjusted(first, second, neutral=neutral)
     try:
         match = matched(first, second)
     except ValueError as error:

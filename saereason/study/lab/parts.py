@@ -137,7 +137,6 @@ def measure_parts(
     left_out: list[str] = []
     asked = [subject for subject in subjects if subject.task is not None]
     stepwise = [subject for subject in asked if _has_steps(subject)]
-    reasons = [subject for subject in asked if subject.family.kind == "reasoning"]
 
     def of(part: str, served: Sequence[Subject], do: Callable[[Subject], T]) -> list[T]:
         if part not in parts:
@@ -151,7 +150,7 @@ def measure_parts(
         STEPS, stepwise, lambda s: step_map(model, s.family, n_steps=MAPPED, read_in=s.most(model, PROBED), run=run)
     )
     written = of(GRADED, asked, lambda s: _graded(model, s, sizes, run))
-    thought = of(THOUGHT, reasons, lambda s: _thought(model, s, sizes, run))
+    thought = of(THOUGHT, asked, lambda s: _thought(model, s, sizes, run))
     similar: tuple[Similarity, ...] = ()
     if SIMILAR in parts:
         with bars.step(SIMILAR):

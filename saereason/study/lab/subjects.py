@@ -30,7 +30,10 @@ MEAN_TEXTS = 32
 """Plain texts that the mean contribution of a block is of."""
 
 PARTNERS, PROBED = 600, 200
-"""Word problems that partners to patch with are found among, and items that probes are of where there are as many."""
+"""Items that partners to patch with are found among, and that probes are of, where a task has as many."""
+
+FEWEST_PLAIN = 50
+"""Plain texts, at least: by these it is decided which layers no text can do without."""
 
 MAPPED = 3
 """Results of an item that are mapped."""
@@ -142,13 +145,14 @@ def subjects_of(
 ) -> list[Subject]:
     """Word problems (or a task of one's own) and capitals; or `all`, those in a folder of data too; or some of all.
 
-    `n` items of each, and after them plain text, a quarter as many. Raises ValueError as `named` does.
+    `n` items of each, and after them plain text, a quarter as many but at least fifty. Raises ValueError as `named`
+    does.
     """
     problems, *facts = generated_tasks(max(n, PARTNERS), seed=seed)
     whole = [problems if task is None else fitting(model, task), *(facts[:1] if which == DEFAULT else facts)]
-    asked = [Subject(family_of(model, each.take(n)), each.take(n), each) for each in whole]
     if which != DEFAULT and data is not None:
-        asked += [Subject(family_of(model, each), each) for each in published_tasks(model, data, n, seed=seed)]
+        whole += published_tasks(model, data, max(n, PARTNERS), seed=seed)
+    asked = [Subject(family_of(model, each.take(n)), each.take(n), each) for each in whole]
     if which not in (DEFAULT, ALL):
         asked = named(which, asked, "families" if data is not None else "families without --data, a folder of others,")
-    return [*asked, Subject(plain_family(model, texts[: max(2, n // 4)]), None)]
+    return [*asked, Subject(plain_family(model, texts[: max(FEWEST_PLAIN, n // 4)]), None)]

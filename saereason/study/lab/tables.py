@@ -12,10 +12,13 @@ from saereason.layers.contrasts import POSITIONS
 from .lab import Lab
 from .parts import Parts
 
+NOWHERE = (float("nan"),) * 3
+
 
 def tables(lab: Lab) -> dict[str, Any]:
     """Every result, by the name of its file; what was not asked for has none."""
     found = {"curves": _stacked([_of_curve(curve) for curve in lab.curves]), "findings": finding_table(lab)}
+    found["pairs"] = pair_table(lab)
     found["lens"] = _frame(
         {"family": d.family, "kind": d.kind, "item": n, "layer": layer, "share_right": share}
         for d in lab.depths
@@ -25,22 +28,53 @@ def tables(lab: Lab) -> dict[str, Any]:
 
 
 def finding_table(lab: Lab) -> Any:
-    """A row for each operator and family, with what the operator says of kinds."""
+    """A row for each operator and family, without some layers and with all, with what the operator says of kinds; and
+    why, where the family does not count.
+    """
+    kind_of = {curve.family: curve.kind for curve in lab.curves}
     return _frame(
         {
             "operator": operator,
+            "layers": layers,
             "family": family,
-            "kind": found.kinds[family],
+            "kind": kind_of[family],
             "centroid": value,
             "low": low,
             "high": high,
+            "not_counted_because": found.families_left_out.get(family, ""),
             "difference": found.difference,
+            "difference_low": found.low,
+            "difference_high": found.high,
             "p": found.p,
+            "p_all_operators": joint.get(operator, np.nan),
+            "layers_left_out": ", ".join(map(str, found.layers_left_out)),
             "statement": found.statement,
         }
-        for operator, found in lab.kinds.items()
-        for family, (value, low, high) in found.centroids.items()
+        for layers, findings, joint in (
+            ("without vital", lab.kinds, lab.joint),
+            ("all", lab.all_layers, lab.joint_all_layers),
+        )
+        for operator, found in findings.items()
+        for family in (*found.centroids, *found.families_left_out)
+        for value, low, high in [found.centroids.get(family, NOWHERE)]
     )
+
+
+def pair_table(lab: Lab) -> Any:
+    """A row for each operator: one reasoning family against one knowledge family; and with covariates taken out."""
+    ways = [(operator, "as they are", found) for operator, found in lab.pairs.items()]
+    if lab.alike is not None:
+        first = next(iter(lab.pairs))
+        more = (("covariates taken out", lab.alike.adjusted), ("items that are alike", lab.alike.matched))
+        ways += [(first, way, found) for way, found in more if found is not None]
+    return _frame(
+        {"operator": operator, "way": way, **{name: _plain(value) for name, value in asdict(found).items()}}
+        for operator, way, found in ways
+    )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _of_parts(parts: Parts) -> dict[str, Any]:
@@ -52,6 +86,11 @@ def _of_parts(parts: Parts) -> dict[str, Any]:
         "patching": _stacked([_of_patching(each) for each in parts.patched]),
         "probes": _stacked([_of_probe(family, each) for family, each in reads]),
         "steps": _stacked([_of_curve(curve) for steps in parts.steps for curve in steps.lost]),
+        "no_answer": _frame(
+            {"family": each.curve.family, "layer": layer, "share": share, "clean": each.no_answer_clean}
+            for each in parts.graded
+            for layer, share in zip(each.curve.layers, each.no_answer, strict=True)
+        ),
         "fast_slow": pd.json_normalize([{**asdict(f), "items": kind} for f, kind in thoughts], sep="_"),
         "similarity": _frame(
             {"name": s.name, "is_null": s.is_null, "layer": layer, "cka": value, "n": s.n}
@@ -65,7 +104,7 @@ def _of_curve(curve: Curve) -> Any:
     """A row for each item and layer."""
     clean = np.repeat(curve.clean[:, None], len(curve.layers), axis=1)
     table = _long({"drop": curve.drop, "clean": clean}, {"item": range(len(curve.drop)), "layer": curve.layers})
-    return table.assign(family=curve.family, kind=curve.kind, operator=curve.operator)
+    return table.assign(family=curve.family, kind=curve.kind, operator=curve.operator, unit=curve.unit)
 
 
 def _of_patching(found: Patching) -> Any:
