@@ -11,12 +11,15 @@ from typer.testing import CliRunner
 
 import saereason as sr
 from saereason.cli import app
-from saereason.layers import AnswerDepths, MeanOfBlock, SkipBlock, graded
+from saereason.layers import AnswerDepths, MeanOfBlock, Patching, SkipBlock, graded
+from saereason.layers.contrasts import POSITIONS
 from saereason.metrics import Scored
 from saereason.plots import plot_centroids, plot_operators
 from saereason.saes import save_saes
 from saereason.study.lab import Subject, battery, conclude, named, page, sentences, subjects_of
 from saereason.study.lab.pair import screened
+from saereason.study.lab.parts import Parts
+from saereason.study.lab.tables import finding_table
 from saereason.tasks import confirmation_task
 
 
@@ -56,11 +59,11 @@ def test_operators_together_may_say_against_disagree_or_nothing():
     both = conclude([*family_curves("skip block", 4.0), *family_curves("SAE splice", -4.0)], [])
     assert both.verdict.startswith("Operators disagree") and "SAE splice shallower, of 2 operators." in both.verdict
     nothing = conclude(family_curves(gap=0.0), [])
-    assert nothing.verdict.startswith("Inconclusive: none of 1 operators") and "(1 could)" in nothing.verdict
+    assert nothing.verdict.startswith("Inconclusive: of 1 operator none") and "(1 could)" in nothing.verdict
     assert against.all_layers["skip block"].layers_left_out == ()
     screens = ("skip block by gradient", "with matched features", "without candidate features")
     aside = conclude([one for name in screens for one in family_curves(name, 4.0)], [])
-    assert aside.verdict.startswith("Inconclusive: none of 0 operators") and len(aside.kinds) == 3
+    assert aside.verdict.startswith("Inconclusive: of 0 operators none") and len(aside.kinds) == 3
 
 
 def test_the_page_tells_what_was_found(lab, model):
@@ -79,6 +82,56 @@ def test_the_page_tells_what_was_found(lab, model):
     fewer = {"skip block": dataclasses.replace(found, families_left_out={"reasoning 0": "few items"})}
     table = page(model, dataclasses.replace(lab, kinds=lab.kinds | fewer)).sections[1]
     assert table.header[-1] == "not counted because" and [row[-1] for row in table.rows[:2]] == ["few items", ""]
+
+
+def test_one_mask_of_layers_serves_every_operator():
+    """That of skipped blocks on plain text, though another operator costs it nothing."""
+    other = [one for one in family_curves("SAE splice", gap=2.0) if one.kind != "neutral"]
+    found = conclude([*family_curves(), *other], [])
+    assert found.kinds["SAE splice"].layers_left_out == found.pairs["SAE splice"].layers_left_out == (0,)
+    assert found.all_layers["SAE splice"].layers_left_out == ()
+    plain = family_curves()[-1]
+    alone = conclude(other, [], neutral=plain)
+    assert alone.kinds["SAE splice"].layers_left_out == (0,) and list(alone.kinds) == ["SAE splice"]
+
+
+def test_the_verdict_is_told_with_all_layers_where_that_differs():
+    """Layer 0, which plain text needs as well, carries what makes reasoning look shallow."""
+    made = []
+    for one in family_curves(gap=4.0):
+        extra = 30.0 if one.kind == "reasoning" else 0.0
+        made.append(dataclasses.replace(one, drop=one.drop + np.where(np.arange(12) == 0, extra, 0.0)))
+    found = conclude(made, [])
+    assert found.verdict.startswith("For reasoning in higher layers")
+    assert "With all layers: against reasoning in higher layers" in found.verdict
+
+
+def test_every_panel_has_the_number_of_its_own_items(model):
+    fewer = [dataclasses.replace(c, operator="few", drop=c.drop[:20], clean=c.clean[:20]) for c in family_curves()]
+    found = conclude([*family_curves(), *fewer], [])
+    forest = next(each for each in page(model, found).sections if each.title == "Depth of every family")
+    counts = [{name.rpartition("(n = ")[2] for name in trace.y} for trace in forest.figure.data]
+    n = len(found.curves[0].drop)
+    assert counts == [{f"{n})"}, {f"{n})"}, {"20)"}, {"20)"}]
+
+
+def test_what_says_nothing_is_on_disk_with_its_reason():
+    noise = [dataclasses.replace(c, operator="noise", drop=c.drop - c.drop.mean()) for c in family_curves()[:8]]
+    table = finding_table(conclude([*family_curves(), *noise], []))
+    rows = table[table["operator"] == "noise"]
+    assert set(rows["layers"]) == {"without vital", "all"} and rows["centroid"].isna().all()
+    assert rows["not_counted_because"].str.contains("no total effect|gains by the changes").all()
+    told = table[(table["operator"] == "skip block") & (table["layers"] == "all")]
+    assert len(told) == 8 and told["layers_left_out"].eq("").all() and told["p_all_operators"].le(1).all()
+
+
+def test_patching_of_two_runs_that_do_not_differ_is_no_figure(model, lab):
+    values = np.random.default_rng(0).normal(size=(9, len(POSITIONS), 12))
+    same = Patching("sums", "reasoning", tuple(range(12)), 12, np.zeros(9), np.zeros(9), values, values)
+    found = dataclasses.replace(lab, parts=Parts(patched=(same,)))
+    titles = {section.title: section for section in page(model, found).sections}
+    assert "Patching: sums" not in titles
+    assert "patching: sums has no total effect to share out" in " ".join(titles["Left out"].paragraphs)
 
 
 def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
@@ -253,7 +306,7 @@ def test_a_part_that_says_nothing_of_kinds_makes_a_page_too(folder, tmp_path, pa
     result = layers(folder, "--operators", part, "--out", tmp_path)
     assert result.exit_code == 0, result.output
     page = (tmp_path / "report.html").read_text(encoding="utf8")
-    assert title in page and "What each operator says" not in page and "Inconclusive: none of 0 operators" in page
+    assert title in page and "What each operator says" not in page and "Inconclusive: of 0 operators none" in page
 
 
 def test_what_needs_many_items_takes_them_of_the_whole_task(model):

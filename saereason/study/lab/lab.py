@@ -157,7 +157,7 @@ def _verdict(findings: Mapping[str, KindFinding], joint: Mapping[str, float]) ->
         told = f"{', '.join(deeper)} say deeper and {', '.join(shallower)} shallower"
         return f"Operators disagree about reasoning in higher layers: {told}, of {asked}."
     if not shown:
-        return f"Inconclusive: none of {asked} shows a difference of depth between kinds ({len(joint)} could)."
+        return f"Inconclusive: of {asked} none shows a difference of depth between kinds ({len(joint)} could)."
     word, names = ("For", deeper) if deeper else ("Against", shallower)
     where = "deeper" if deeper else "shallower"
     return (
