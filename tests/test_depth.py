@@ -15,7 +15,7 @@ from saereason.layers.matching import COVARIATES, covariates
 from saereason.layers.similarity import similarities
 from saereason.layers.states import last_states
 from saereason.metrics import LogProb, Scored
-from saereason.stats import linear_cka
+from saereason.stats import cka_error, linear_cka
 
 RIGHT, WRONG, UNPARSABLE, TRUNCATED, LOOPING = sr.Outcome
 PROMPTS = ["Tom has 3 apples.", "2 + 2 =", "How many birds are left?", "Hi"]
@@ -199,7 +199,9 @@ def test_cka_is_its_definition_and_knows_neither_rotation_nor_scale():
     turn = np.linalg.qr(rng.standard_normal((7, 7)))[0]
     assert linear_cka(a, 3 * b @ turn + 1) == pytest.approx(expected, rel=1e-10)
     assert linear_cka(b, b @ turn) == pytest.approx(1)
-    assert np.isnan(linear_cka(a, np.ones((12, 2))))
+    assert np.isnan(linear_cka(a, np.ones((12, 2)))) and np.isnan(cka_error(a, np.ones((12, 2))))
+    without = [linear_cka(np.delete(a, n, 0), np.delete(b, n, 0)) for n in range(12)]
+    assert cka_error(a, b) == pytest.approx(np.sqrt(11 / 12 * np.sum((without - np.mean(without)) ** 2)), rel=1e-9)
     with pytest.raises(ValueError, match="one item has no alignment"):
         linear_cka(a[:1], b[:1])
 
@@ -224,7 +226,7 @@ def test_similarity_comes_with_its_nulls(model):
     assert [one.is_null for one in found] == [False, True, True, True, True]
     assert all(one.cka.shape == (4,) and (one.cka >= 0).all() and (one.cka <= 1 + 1e-9).all() for one in found)
     np.testing.assert_allclose(found[0].cka, found[4].cka)
-    assert (found[3].cka < found[1].cka).all()
+    assert (found[3].cka < found[1].cka).all() and all((one.error >= 0).all() for one in found)
     with pytest.raises(ValueError, match="give two wordings of each, for the same items"):
         similarities(model, (fast[0], fast[1][:3]), slow)
 

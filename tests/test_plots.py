@@ -443,7 +443,9 @@ def figures_of_the_lab():
         ),
         "plot_operators": plots.plot_operators([first, second]),
         "plot_probes": plots.plot_probes([probed]),
-        "plot_similarity": plots.plot_similarity([Similarity("fast and slow", np.array([0.5, 0.7]), 9, False)]),
+        "plot_similarity": plots.plot_similarity(
+            [Similarity("fast and slow", np.array([0.5, 0.7]), np.full(2, 0.1), 9, False)]
+        ),
         "plot_patching": plots.plot_patching(patched),
         "plot_no_answer": plots.plot_no_answer([GradedCurve(first, np.full(12, 0.25), 0.5)]),
         "plot_steps": plots.plot_steps(steps),

@@ -43,8 +43,8 @@ def test_a_label_that_the_text_ends_in_is_read_and_a_shuffled_one_is_not(model, 
 
 
 def test_similarities_are_plotted_with_their_nulls_in_grey():
-    made = [sr.Similarity("fast and slow", np.array([0.5, 0.7]), 9, False)]
-    made.append(sr.Similarity("two fast wordings", np.array([0.9, 0.8]), 9, True))
+    made = [sr.Similarity("fast and slow", np.array([0.5, 0.7]), np.full(2, 0.1), 9, False)]
+    made.append(sr.Similarity("two fast wordings", np.array([0.9, 0.8]), np.full(2, 0.1), 9, True))
     lines = plot_similarity(made).data
     assert [line.line.color == "#888888" for line in lines] == [False, True]
     assert list(lines[1].y) == [0.9, 0.8] and lines[0].name == "fast and slow (n = 9)"

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from saereason.model import Model, Rendered
-from saereason.stats import linear_cka
+from saereason.stats import cka_error, linear_cka
 
 from .states import last_states
 
@@ -20,6 +20,9 @@ class Similarity:
 
     name: str
     cka: Float[np.ndarray, "layer"]
+    error: Float[np.ndarray, "layer"]
+    """Its standard error over items, by the jackknife."""
+
     n: int
     is_null: bool
     """True for what the comparison gives where no thinking is compared with none."""
@@ -63,5 +66,5 @@ def _ends(model: Model, prompts: Prompts) -> Float[np.ndarray, "layer item d_mod
 def _similarity(
     name: str, a: Float[np.ndarray, "layer item d_model"], b: Float[np.ndarray, "layer item d_model"], is_null: bool
 ) -> Similarity:
-    values = np.array([linear_cka(x, y) for x, y in zip(a, b, strict=True)])
-    return Similarity(name, values, a.shape[1], is_null)
+    values, errors = (np.array([of(x, y) for x, y in zip(a, b, strict=True)]) for of in (linear_cka, cka_error))
+    return Similarity(name, values, errors, a.shape[1], is_null)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from plotly.graph_objects import Figure, Scatter
 
 from saereason.layers import Probed, Similarity
@@ -62,11 +63,16 @@ def plot_similarity(found: Sequence[Similarity]) -> Figure:
             nulls += 1
         else:
             line.update(line={"color": BLUE, "width": 2.5})
-        line.update(hovertemplate="layer %{x}: %{y:.3f}")
+        ends = np.clip([each.cka - 1.96 * each.error, each.cka + 1.96 * each.error], 0, 1)
+        line.update(customdata=ends.T.tolist())
+        line.update(hovertemplate="layer %{x}: %{y:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]")
         figure.add_trace(line)
     by_layer(figure, list(range(len(found[0].cka))))
     figure.update_yaxes(title_text="linear CKA at the last prompt token")
-    said = "Grey: what the same is where nothing is compared with thinking. Similarity shows no cause. No intervals."
+    said = (
+        "Grey: what the same is where nothing is compared with thinking. Similarity shows no cause. Under the pointer: "
+        "95% intervals over items, 1.96 jackknife standard errors either way."
+    )
     return framed(figure, "States under fast and slow prompts", said, height=380 + 20 * len(found))
 
 

@@ -9,7 +9,7 @@ from .pass_at_k import pass_at_k
 from .proportions import mcnemar, paired_difference, wilson
 from .ranks import above, auroc_interval, auroc_lead
 from .resampling import bootstrap, bootstrap_bands, mean_interval
-from .similarity import linear_cka
+from .similarity import cka_error, linear_cka
 from .sizes import cohens_d, cohens_dz, d_intervals, largest_d
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "benjamini_yekutieli",
     "bootstrap",
     "bootstrap_bands",
+    "cka_error",
     "cohens_d",
     "cohens_dz",
     "d_intervals",

@@ -93,9 +93,9 @@ def _of_parts(parts: Parts) -> dict[str, Any]:
         ),
         "fast_slow": pd.json_normalize([{**asdict(f), "items": kind} for f, kind in thoughts], sep="_"),
         "similarity": _frame(
-            {"name": s.name, "is_null": s.is_null, "layer": layer, "cka": value, "n": s.n}
+            {"name": s.name, "is_null": s.is_null, "layer": layer, "cka": value, "error": error, "n": s.n}
             for s in parts.similar
-            for layer, value in enumerate(s.cka)
+            for layer, (value, error) in enumerate(zip(s.cka, s.error, strict=True))
         ),
     }
 
