@@ -29,9 +29,10 @@ endif
 
 STUDY := challenge cot-mode --layers 14,24 --top 1
 DATA ?= ../shared/data
-OPERATORS ?= skip block, skip block by gradient
-FAMILIES ?= word problems, strategyqa, babi 15, babi 7, bbh multistep_arithmetic_two, bbh boolean_expressions, \
-	capital, currency, lre country_capital_city, lre company_hq, lre landmark_in_country, known_1000
+OPERATORS ?= skip block, skip block by gradient, skip attention, skip MLP, SAE splice, patching, probes, steps, \
+	graded answers, fast and slow, similar states
+FAMILIES ?= word problems, gsm8k, babi 15, bbh multistep_arithmetic_two, bbh boolean_expressions, \
+	capital, currency, lre country_language, known_1000, pararel P176
 LAYERS = layers --operators "$(OPERATORS)" --families "$(FAMILIES)" --data $(DATA) --saes smollm2-135m --n 24
 
 .PHONY: env demo study layers test test-all check docs notebooks bench clean help
