@@ -320,6 +320,18 @@ def test_what_needs_many_items_takes_them_of_the_whole_task(model):
     assert len(own.family.metric) == 3 and len(own.most(model, 200).metric) == 9
 
 
+def test_one_item_without_working_does_not_change_how_the_others_are_scored(model):
+    task = confirmation_task(n=12)
+    bare = tuple(dataclasses.replace(item, solution="", spans=()) for item in task.items)
+    few = dataclasses.replace(task, items=(*task.items[:10], *bare[10:]))
+    own = subjects_of(model, ["x" * 40, "y" * 50], 4, task=few)[0]
+    assert own.whole.items == task.items[:10]
+    assert own.most(model, 99).metric.items[:4] == own.family.metric.items
+    many = dataclasses.replace(task, items=(*task.items[:4], *bare[4:]))
+    own = subjects_of(model, ["x" * 40, "y" * 50], 4, task=many)[0]
+    assert len(own.whole) == 12 and own.most(model, 99).metric.items[:4] == own.family.metric.items
+
+
 def test_families_are_asked_for_by_name(folder, tmp_path):
     missing = layers(folder, "--families", "capital", "--data", tmp_path)
     assert missing.exit_code == 2 and "Traceback" not in missing.output

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from saereason.metrics import LogProb, Scored
 from saereason.model import Model, Rendered
-from saereason.tasks import Task, confirmation_task, country_facts, load_benchmark
+from saereason.tasks import Item, Task, confirmation_task, country_facts, load_benchmark
 
 from .localise import Family
 
@@ -33,7 +33,7 @@ def family_of(model: Model, task: Task, *, name: str | None = None) -> Family:
     items, reasons = task.items, task.kind == "reasoning"
     if not items:
         raise ValueError(f"{task.name} has no items; give at least one.")
-    if all(item.solution and item.spans for item in items):
+    if all(map(_is_worked, items)):
         metric = LogProb.of(
             model,
             task.prompts(model, task.cot if reasons else None),
@@ -103,14 +103,14 @@ def published_tasks(model: Model, folder: str | Path, n: int, *, seed: int = 0) 
     each, in an order drawn by the seed.
 
     Beginnings of sentences are asked to be completed, so that all families are in one chat format. A task with fewer
-    items gives all it has; items that do not fit the model's context are left out, and tasks of which fewer than two
-    do. Raises ValueError where a benchmark is not in the folder.
+    items gives all it has; left out are items without gold working where most have it, those that do not fit the
+    model's context, and tasks of which fewer than two do. Raises ValueError where a benchmark is not in the folder.
     """
     found = []
     for source in SOURCES:
         archives = sorted(Path(folder).rglob(f"*{source.benchmark}*.zip"))
         task = load_benchmark(source.benchmark, archives[0] if archives else folder, part=source.part)
-        drawn = fitting(model, stated(_drawn(task, n, seed)))
+        drawn = fitting(model, scored_alike(stated(_drawn(task, n, seed))))
         if len(drawn) >= FEWEST:
             found.append(replace(drawn, name=source.name))
     return found
@@ -120,6 +120,22 @@ def fitting(model: Model, task: Task) -> Task:
     """The items whose prompt and gold text fit the context with room to spare."""
     texts = {item.id: (item.question, item.solution or item.answer, task.cot) for item in task.items}
     return replace(task, items=tuple(item for item in task.items if model.fits(*texts[item.id], spare=SPARE)))
+
+
+def scored_alike(task: Task) -> Task:
+    """The items with gold working where most have it; elsewhere all, to be scored by their answers.
+
+    Any of them make a family that is scored as any others are.
+    """
+    worked = tuple(filter(_is_worked, task.items))
+    if 2 * len(worked) >= len(task.items):
+        return replace(task, items=worked)
+    return replace(task, items=tuple(replace(item, spans=()) for item in task.items))
+
+
+def _is_worked(item: Item) -> bool:
+    """True for gold working with the places of what is worth scoring."""
+    return bool(item.solution and item.spans)
 
 
 def stated(task: Task) -> Task:

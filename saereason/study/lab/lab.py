@@ -104,7 +104,7 @@ def run_lab(
             curves += localise(model, saes, families, [operator], run=run, progress=show)
     with bars.step("layers that plain text cannot do without"):
         plain = [family for family in families if family.kind == "neutral"][:1]
-        neutral = next(iter(localise(model, None, plain, [SkipBlock()], run=run)), None) if plain else None
+        neutral = next(iter(localise(model, saes, plain, [SkipBlock()], run=run)), None) if plain else None
     depths = []
     with bars.step("logit lens") as show:
         for n, family in enumerate(families):

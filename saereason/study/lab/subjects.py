@@ -18,7 +18,7 @@ from saereason.layers import (
     plain_family,
     published_tasks,
 )
-from saereason.layers.families import fitting
+from saereason.layers.families import fitting, scored_alike
 from saereason.model import Model
 from saereason.saes import SAE
 from saereason.tasks import Task
@@ -149,7 +149,10 @@ def subjects_of(
     does.
     """
     problems, *facts = generated_tasks(max(n, PARTNERS), seed=seed)
-    whole = [problems if task is None else fitting(model, task), *(facts[:1] if which == DEFAULT else facts)]
+    whole = [
+        problems if task is None else fitting(model, scored_alike(task)),
+        *(facts[:1] if which == DEFAULT else facts),
+    ]
     if which != DEFAULT and data is not None:
         whole += published_tasks(model, data, max(n, PARTNERS), seed=seed)
     asked = [Subject(family_of(model, each.take(n)), each.take(n), each) for each in whole]
