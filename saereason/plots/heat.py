@@ -52,11 +52,12 @@ def plot_steps(found: StepMap) -> Figure:
         raise ValueError(f"no result of {found.family} could be measured; there is nothing to plot.")
     lost = _stacked([_loss(curve) for curve in found.lost])
     rows = [f"result {n + 1} (n = {len(curve.drop)})" for n, curve in enumerate(found.lost)]
+    height = 200 + 34 * (len(rows) + len(found.read))
     figure = make_subplots(
         rows=1 + bool(found.read),
         cols=1,
         shared_xaxes=True,
-        vertical_spacing=0.16,
+        vertical_spacing=48 / height,
         row_heights=[len(rows), len(found.read)] if found.read else None,
         subplot_titles=["lost with the layer changed, nats a token", "read by a probe, above the most frequent digit"],
     )
@@ -78,7 +79,6 @@ def plot_steps(found: StepMap) -> Figure:
         "Before a later result an earlier one has been written: what is read there may be a copy. "
         "Under the pointer: 95% intervals over items, 1.96 standard errors either way."
     )
-    height = 200 + 34 * (len(rows) + len(found.read))
     return framed(figure, f"Results step by step: {found.family}", said, height=height)
 
 
@@ -119,7 +119,7 @@ def _heat(
     figure: Figure, row: int, cells: Cells, names: Sequence[str], layers: Sequence[int], most: float, unit: str
 ) -> None:
     value, low, high = cells
-    heat = Heatmap(z=value.tolist(), x=list(layers), y=[wrapped(name, 28) for name in names], zmin=-most, zmax=most)
+    heat = Heatmap(z=value.tolist(), x=list(layers), y=[wrapped(name, 34) for name in names], zmin=-most, zmax=most)
     heat.update(customdata=np.stack([low, high], axis=-1).tolist(), colorscale=SIGNED, zmid=0)
     low_end, high_end = figure.to_dict()["layout"]["yaxis" if row == 1 else f"yaxis{row}"]["domain"]
     bar = {"title": unit, "thickness": 12, "len": high_end - low_end, "y": (low_end + high_end) / 2}
