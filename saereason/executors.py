@@ -29,6 +29,7 @@ SHOWN_ONLY = (
     "demo/write.py",
     "demo/summary.py",
     "study/lab/page.py",
+    "study/lab/tables.py",
     "study/suite/page.py",
     "study/suite/tables.py",
 )

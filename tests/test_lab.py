@@ -19,7 +19,7 @@ from saereason.saes import save_saes
 from saereason.study.lab import Subject, battery, conclude, named, page, sentences, subjects_of
 from saereason.study.lab.pair import screened
 from saereason.study.lab.parts import Parts
-from saereason.study.lab.tables import finding_table
+from saereason.study.lab.tables import finding_table, pair_table
 from saereason.tasks import confirmation_task
 
 
@@ -121,6 +121,9 @@ def test_what_says_nothing_is_on_disk_with_its_reason():
     rows = table[table["operator"] == "noise"]
     assert set(rows["layers"]) == {"without vital", "all"} and rows["centroid"].isna().all()
     assert rows["not_counted_because"].str.contains("no total effect|gains by the changes").all()
+    pairs = pair_table(conclude([*family_curves(), *noise], []))
+    assert list(pairs["operator"]) == ["skip block", "noise"] and set(pairs["way"]) == {"as they are"}
+    assert pairs["centroid_difference"].isna().tolist() == [False, True]
     told = table[(table["operator"] == "skip block") & (table["layers"] == "all")]
     assert len(told) == 8 and told["layers_left_out"].eq("").all() and told["p_all_operators"].le(1).all()
 
@@ -131,7 +134,9 @@ def test_patching_of_two_runs_that_do_not_differ_is_no_figure(model, lab):
     found = dataclasses.replace(lab, parts=Parts(patched=(same,)))
     titles = {section.title: section for section in page(model, found).sections}
     assert "Patching: sums" not in titles
-    assert "patching: sums has no total effect to share out" in " ".join(titles["Left out"].paragraphs)
+    assert "patching: the two runs of sums differ by under 5 standard errors." in " ".join(
+        titles["Left out"].paragraphs
+    )
 
 
 def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():

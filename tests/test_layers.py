@@ -319,14 +319,16 @@ def test_a_family_whose_effects_are_not_finite_is_left_out_with_that_reason():
 
 
 def test_one_of_many_operators_does_not_pass_by_chance():
-    """Of ten operators that see nothing, one has p under 0.05 four times as often as all together do."""
+    """Of six operators that see nothing, one has a p under 0.05 far more often than one time in twenty."""
     alone, together = [], []
     for seed in range(150):
         rng, findings = np.random.default_rng(seed), []
         for operator in range(6):
-            values = {f"family {n}": float(value) for n, value in enumerate(rng.normal(size=8))}
-            kinds = {name: "reasoning" if n < 4 else "knowledge" for n, name in enumerate(values)}
-            p = exact_p(np.array(list(values.values())), 4)
+            n_of = 5 if operator < 2 else 4
+            names = [f"{kind} {n}" for kind in ("reasoning", "knowledge") for n in range(n_of)]
+            values = dict(zip(names, rng.normal(size=2 * n_of).tolist(), strict=True))
+            kinds = {name: name.split()[0] for name in names}
+            p = exact_p(np.array(list(values.values())), n_of)
             centroids = {name: (value, value, value) for name, value in values.items()}
             findings.append(KindFinding("", str(operator), centroids, kinds, 0.0, 0.0, 0.0, p, (), {}))
         joint = joint_p(findings)
@@ -491,6 +493,13 @@ def test_layers_that_plain_text_cannot_do_without_are_left_out():
     without = compare_depth(first, second, neutral=plain)
     assert without.layers_left_out == (0, 11) and compare_depth(first, second).layers_left_out == ()
     assert without.centroid_difference == pytest.approx(-5 / 11, abs=0.1)
+    one_broken, broken = plain.drop.copy(), plain.drop * np.nan
+    one_broken[0] = np.nan
+    assert compare_depth(first, second, neutral=dataclasses.replace(plain, drop=one_broken)).layers_left_out == (0, 11)
+    with pytest.raises(ValueError, match="has no item whose effects are all finite"):
+        compare_depth(first, second, neutral=dataclasses.replace(plain, drop=broken))
+    with pytest.raises(ValueError, match="give a neutral curve over the same layers"):
+        compare_depth(first, second, neutral=dataclasses.replace(plain, n_layers=24))
     nothing_left = compare_depth(first, second, neutral=curve(np.full(12, 5.0), noise=0))
     assert is_inconclusive(nothing_left) and nothing_left.layers_left_out == LAYERS
 

@@ -193,8 +193,10 @@ def test_no_partner_serves_twice_and_no_pair_is_another_turned_round():
     for seed in range(10):
         pairs = contrasts(family, seed=seed)
         assert len(pairs) >= 7 and len({pair.corrupted for pair in pairs}) == len(pairs)
-        assert not {pair.turned() for pair in pairs} & set(pairs)
+        assert not {(pair.corrupted, pair.clean) for pair in pairs} & {(pair.clean, pair.corrupted) for pair in pairs}
     drawn = [{pair.clean: pair.corrupted for pair in contrasts(family, seed=seed)} for seed in range(9)]
+    twice = contrasts(family, among=sr.Family("twice", "knowledge", LogProb(items * 2)))
+    assert len({pair.corrupted for pair in twice}) == len(twice), "whoever is there twice serves once"
     assert len({found.get(items[0].prompt) for found in drawn}) > 2, "of partners that are as near any may be drawn"
 
 

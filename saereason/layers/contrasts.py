@@ -30,9 +30,6 @@ class Contrast:
     answers: tuple[int, int]
     """The token that comes next in the clean text, and in the corrupted one."""
 
-    def turned(self) -> "Contrast":
-        return Contrast(self.corrupted, self.clean, self.n_prompt, (self.answers[1], self.answers[0]))
-
     def classes(self) -> Mapping[str, Bool[np.ndarray, "pos"]]:
         """Which tokens belong to each of `POSITIONS`; `answer` is the one that predicts it."""
         place = np.arange(len(self.clean))
@@ -51,16 +48,20 @@ def contrasts(family: Family, n: int = 60, *, among: Family | None = None, seed:
     that is not the same of the last result (scored tokens in a row) that is not. No partner serves twice, and no pair
     is another one turned round. Raises UnsuitedError where fewer than two items have a partner.
     """
-    items, partners = family.metric.items, (family if among is None else among).metric.items
-    draw, free, found = random.Random(seed), set(range(len(partners))), dict[Contrast, None]()
-    for place in draw.sample(range(len(items)), len(items)):
-        pairs = {other: pair for other in free if (pair := _contrast(items[place], partners[other])) is not None}
-        fresh = [other for other, pair in pairs.items() if pair.turned() not in found]
-        if fresh:
-            nearest = min(_distance(pairs[other]) for other in fresh)
-            chosen = draw.choice([other for other in sorted(fresh) if _distance(pairs[other]) == nearest])
+    items = family.metric.items
+    partners = list(dict.fromkeys((family if among is None else among).metric.items))
+    draw, free, found = random.Random(seed), set(range(len(partners))), dict[frozenset[Scored], Contrast]()
+    for item in draw.sample(items, len(items)):
+        pairs = {
+            k: pair
+            for k in free
+            if frozenset((item, partners[k])) not in found and (pair := _contrast(item, partners[k])) is not None
+        }
+        if pairs:
+            nearest = min(map(_distance, pairs.values()))
+            chosen = draw.choice([k for k in sorted(pairs) if _distance(pairs[k]) == nearest])
             free.remove(chosen)
-            found[pairs[chosen]] = None
+            found[frozenset((item, partners[chosen]))] = pairs[chosen]
         if len(found) == n:
             break
     if len(found) < 2:
@@ -68,7 +69,7 @@ def contrasts(family: Family, n: int = 60, *, among: Family | None = None, seed:
             f"{len(found)} of {len(items)} items of {family.name} have a partner among {len(partners)}, of as many "
             f"tokens and different in at most {MOST_DIFFERENT:.0%} of its prompt; there is nothing to patch between."
         )
-    return tuple(found)
+    return tuple(found.values())
 
 
 def _contrast(item: Scored, other: Scored) -> Contrast | None:

@@ -21,6 +21,7 @@ VITAL = 1.0
 
 
 ELSEWISE = "Another metric or operator, or other layers left out, may change that."
+"""What would change a finding that there is."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,15 @@ def kept_layers(curve: Curve, neutral: Curve | None) -> Bool[np.ndarray, "layer"
     """
     if neutral is None:
         return np.ones(len(curve.layers), dtype=bool)
-    cost = dict(zip(neutral.layers, neutral.drop.mean(0).tolist(), strict=True))
-    if missing := [layer for layer in curve.layers if layer not in cost]:
+    finite = neutral.drop[np.isfinite(neutral.drop).all(axis=1)]
+    if not len(finite):
+        raise ValueError(f"{neutral.family} has no item whose effects are all finite; give another neutral curve.")
+    cost = dict(zip(neutral.layers, finite.mean(0).tolist(), strict=True))
+    missing = [layer for layer in curve.layers if layer not in cost]
+    if missing or neutral.n_layers != curve.n_layers:
         raise ValueError(
-            f"{neutral.family} was measured at layers {list(neutral.layers)} and {curve.family} at {missing} too; give "
-            "a neutral curve over the same layers."
+            f"{neutral.family} was measured at layers {list(neutral.layers)} of {neutral.n_layers} and {curve.family} "
+            f"at {list(curve.layers)} of {curve.n_layers}; give a neutral curve over the same layers."
         )
     return np.array([cost[layer] <= VITAL for layer in curve.layers])
 
@@ -115,7 +120,7 @@ def compare_depth(
     nats a token are left out. The statement is about these two families only; a claim about kinds needs four families
     of each. Raises ValueError for curves over different layers.
     """
-    _check(first, second)
+    check_same_layers(first, second)
     keep = kept_layers(first, neutral)
     sides = (shares(first, keep=keep, seed=seed), shares(second, keep=keep, seed=seed + 1))
     return finding_of((first, second), sides, keep, level=level)
@@ -142,7 +147,7 @@ def finding_of(
 
 def share_difference(first: Curve, second: Curve, *, level: float = 0.95, seed: int = 0) -> np.ndarray:
     """Difference of signed shares by layer: `[3, layer]`, value, low and high (pointwise bootstrap over items)."""
-    _check(first, second)
+    check_same_layers(first, second)
     a, b = shares(first, seed=seed), shares(second, seed=seed + 1)
     draws = a.draws - b.draws
     draws = draws[np.isfinite(draws).all(axis=1)]
@@ -152,7 +157,8 @@ def share_difference(first: Curve, second: Curve, *, level: float = 0.95, seed: 
     return np.stack([a.value - b.value, low, high])
 
 
-def _check(first: Curve, *others: Curve) -> None:
+def check_same_layers(first: Curve, *others: Curve) -> None:
+    """Raises ValueError for curves over different layers, or of models of different depth."""
     for other in others:
         if (other.layers, other.n_layers) != (first.layers, first.n_layers):
             raise ValueError(

@@ -97,7 +97,7 @@ def exact_p(values: Float[np.ndarray, "family"], n_first: int, *, seed: int = 0)
 
 def joint_p(findings: Sequence[KindFinding], *, seed: int = 0) -> dict[str, float]:
     """Of each operator whose finding has a p: p for the largest of all their differences (max-T, Westfall and Young
-    1993), so that one among many operators does not pass by chance.
+    1993), so that one among many operators does not pass by chance. Never under the operator's own.
 
     Kinds are assigned to the families anew for all operators at once, and each difference is counted in standard
     errors under that assignment; one under which an operator has families of one kind only is none for it.
@@ -118,7 +118,7 @@ def joint_p(findings: Sequence[KindFinding], *, seed: int = 0) -> dict[str, floa
         observed.append(float(_standardised((np.array(at) < n_first)[None], values)[0]))
         largest = np.maximum(largest, size)
     return {
-        found.operator: float(np.mean(largest >= own * (1 - 1e-9) - 1e-15))
+        found.operator: max(found.p, float(np.mean(largest >= own * (1 - 1e-9) - 1e-15)))
         for found, own in zip(able, observed, strict=True)
     }
 

@@ -28,6 +28,10 @@ class Family:
     numeric: tuple[bool, ...] = ()
     """Of each item, whether what is scored is a number; empty where nobody looked."""
 
+    def __post_init__(self) -> None:
+        if len(self.numeric) not in (0, len(self.metric)):
+            raise ValueError(f"numeric has {len(self.numeric)} values for {len(self.metric)} items; give one for each.")
+
 
 class UnsuitedError(ValueError):
     """A family has not what a measurement needs; others may."""

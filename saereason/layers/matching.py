@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from .finding import Finding, compare_depth, finding_of, kept_layers, shares_of
+from .finding import Finding, check_same_layers, compare_depth, finding_of, kept_layers, shares_of
 from .localise import Curve, Family
 
 COVARIATES = (
@@ -40,12 +40,12 @@ class Match:
 
 def covariates(family: Family, curve: Curve) -> Float[np.ndarray, "item covariate"]:
     """Of each item: tokens of its prompt, scored tokens, tokens of the answer up to the last scored one, whether what
-    is scored is a number, and the clean log-probability per scored token.
+    is scored is a number (NaN where nobody looked), and the clean log-probability per scored token.
     """
     _check(family, curve)
     items = family.metric.items
     lasts = [max(n for n, scored in enumerate(item.scored) if scored) + 1 for item in items]
-    numeric = family.numeric or (False,) * len(items)
+    numeric = family.numeric or (np.nan,) * len(items)
     columns = ([len(item.prompt) for item in items], [sum(item.scored) for item in items], lasts, numeric, curve.clean)
     return np.stack([np.asarray(column, dtype=np.float64) for column in columns], axis=1)
 
@@ -60,7 +60,7 @@ def matched(first: tuple[Family, Curve], second: tuple[Family, Curve], *, calipe
     """
     from scipy.optimize import linear_sum_assignment
 
-    a, b = covariates(*first), covariates(*second)
+    a, b, names_of = _known(first, second)
     spread = np.sqrt((a.var(0) + b.var(0)) / 2)
     spread[spread == 0] = 1.0
     apart = np.abs(a[:, None] - b[None]) / spread
@@ -76,7 +76,9 @@ def matched(first: tuple[Family, Curve], second: tuple[Family, Curve], *, calipe
             f"{FEWEST_KEPT:.0%} they do not stand for it. Compare the unmatched families, or `compare_adjusted`."
         )
     one, other = [i for i, _ in pairs], [j for _, j in pairs]
-    return Match(tuple(one), tuple(other), kept, _balance(a, b, spread), _balance(a[one], b[other], spread))
+    before, after = ((x.mean(0) - y.mean(0)) / spread for x, y in ((a, b), (a[one], b[other])))
+    balance = (dict(zip(names_of, values.tolist(), strict=True)) for values in (before, after))
+    return Match(tuple(one), tuple(other), kept, *balance)
 
 
 def take(curve: Curve, rows: Sequence[int]) -> Curve:
@@ -100,10 +102,10 @@ def compare_adjusted(
     resample of items. Where the families do not meet (`unshared`) this extrapolates to items that neither has, and says
     little.
     """
-    sides = [(covariates(*side), side[1]) for side in (first, second)]
+    check_same_layers(first[1], second[1])
     keep = kept_layers(first[1], neutral)
-    drops = [np.where(keep, curve.drop, 0.0) for _, curve in sides]
-    values = [x for x, _ in sides]
+    drops = [np.where(keep, curve.drop, 0.0) for _, curve in (first, second)]
+    *values, _ = _known(first, second)
     if not all(np.isfinite(array).all() for array in (*values, *drops)):
         return compare_depth(first[1], second[1], neutral=neutral, level=level, seed=seed)  # says what is amiss
     rng = np.random.default_rng(seed)
@@ -132,7 +134,8 @@ def unshared(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple
     the other's.
     """
     found = []
-    for name, *sides in zip(COVARIATES, covariates(*first).T, covariates(*second).T, strict=True):
+    one, other, names = _known(first, second)
+    for name, *sides in zip(names, one.T, other.T, strict=True):
         a, b = (side[np.isfinite(side)] for side in sides)
         among = [
             np.mean((x >= low) & (x <= high))
@@ -142,10 +145,13 @@ def unshared(first: tuple[Family, Curve], second: tuple[Family, Curve]) -> tuple
     return tuple(found)
 
 
-def _balance(
-    a: Float[np.ndarray, "_ covariate"], b: Float[np.ndarray, "_ covariate"], spread: Float[np.ndarray, "covariate"]
-) -> dict[str, float]:
-    return dict(zip(COVARIATES, ((a.mean(0) - b.mean(0)) / spread).tolist(), strict=True))
+def _known(
+    first: tuple[Family, Curve], second: tuple[Family, Curve]
+) -> tuple[Float[np.ndarray, "_ covariate"], Float[np.ndarray, "_ covariate"], tuple[str, ...]]:
+    """The covariates of both that are known of both, and their names."""
+    a, b = covariates(*first), covariates(*second)
+    known = [n for n in range(len(COVARIATES)) if not (np.isnan(a[:, n]).all() or np.isnan(b[:, n]).all())]
+    return a[:, known], b[:, known], tuple(COVARIATES[n] for n in known)
 
 
 def _check(family: Family, curve: Curve) -> None:

@@ -50,16 +50,18 @@ def results_of(item: Scored) -> list[range]:
 
 def step_family(family: Family, step: int) -> Family:
     """The items with so many results, scored at this one alone (from 0)."""
-    items = []
-    for item in family.metric.items:
+    items, numeric = [], []
+    for n, item in enumerate(family.metric.items):
         results = results_of(item)
         if step < len(results):
             end = results[step].stop
             scored = tuple(place in results[step] for place in range(end))
             items.append(Scored(item.prompt, item.continuation[:end], scored))
+            numeric += family.numeric[n : n + 1]
     if len(items) < 2:
         raise UnsuitedError(f"{len(items)} items of {family.name} have a result {step + 1}; nothing can be compared.")
-    return Family(f"{family.name}, result {step + 1}", family.kind, LogProb(tuple(items), family.metric.batch_size))
+    metric = LogProb(tuple(items), family.metric.batch_size)
+    return Family(f"{family.name}, result {step + 1}", family.kind, metric, tuple(numeric))
 
 
 def places_of(family: Family, step: int, place: int) -> Place:

@@ -49,7 +49,7 @@ def plot_centroids(findings: Sequence[KindFinding], *, n_items: Mapping[tuple[st
     figure.update_xaxes(title_text="depth centroid (0 the first layer, 1 the last)", row=len(shown), col=1)
     said = (
         "Mean depth weighted with signed shares of the effect; bars: 95% bootstrap intervals over items; "
-        "p: over families, by permutation."
+        "p: over families, by permutation, each operator by itself."
     )
     return framed(figure, "At which depth each family is served", said, height=150 + 26 * rows + 40 * len(shown))
 

@@ -70,9 +70,7 @@ def plot_steps(found: StepMap) -> Figure:
             f"result {a + 1} {'in the prompt' if b == 0 else f'before {b}'} (n = {len(each.right)})"
             for (a, b), each in zip(found.names, found.read, strict=True)
         ]
-        error = 1.96 * np.stack(
-            [(each.right - each.usual[:, None]).std(0) / np.sqrt(len(each.usual)) for each in found.read]
-        )
+        error = np.stack([_error(each.right - each.usual[:, None]) for each in found.read])
         _heat(figure, 2, (values, values - error, values + error), names, layers, 1.0, "share")
     figure.update_xaxes(title_text=LAYERS, row=1 + bool(found.read), col=1)
     said = (

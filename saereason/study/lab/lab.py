@@ -102,15 +102,16 @@ def run_lab(
     for operator in operators:
         with bars.step(operator.name) as show:
             curves += localise(model, saes, families, [operator], run=run, progress=show)
-    with bars.step("layers that plain text cannot do without"):
-        plain = [family for family in families if family.kind == "neutral"][:1]
-        neutral = next(iter(localise(model, saes, plain, [SkipBlock()], run=run)), None) if plain else None
     depths = []
     with bars.step("logit lens") as show:
         for n, family in enumerate(families):
             depths.append(answer_depths(model, family, run=run))
             show(n + 1, len(families))
     beside = measure_parts(model, subjects, parts, sizes, run, bars)
+    plain, neutral = [family for family in families if family.kind == "neutral"][:1], None
+    if plain and (curves or beside.curves):
+        with bars.step("layers that plain text cannot do without"):
+            [neutral] = localise(model, saes, plain, [SkipBlock()], run=run)
     lab = conclude([*curves, *over_matched(curves), *beside.curves], depths, families, beside, neutral)
     write_lab(run.folder, model, lab)
     return lab

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from saereason.layers import AnswerDepths, Curve, KindFinding, shares
-from saereason.layers.finding import trouble_of
+from saereason.layers.finding import ENOUGH
 from saereason.model import Model
 from saereason.plots import (
     plot_centroids,
@@ -25,7 +25,7 @@ from saereason.report import Figure, Page, Section, Table, Text, write_report
 from saereason.runs import write_table
 from saereason.stats import Estimate, mean_interval
 
-from .lab import Lab
+from .lab import ASIDE, Lab
 from .pair import Alike, screened
 from .parts import Thought
 from .tables import tables
@@ -155,7 +155,7 @@ def _parts(lab: Lab) -> list[Section]:
     parts = lab.parts
     found: list[Section] = []
     arrivals = {each.family: each.arrival() for each in parts.patched}
-    nothing = {name: why for name, curve in arrivals.items() if (why := trouble_of(curve, shares(curve)))}
+    nothing = [name for name, curve in arrivals.items() if not abs(shares(curve).total_in_errors) >= ENOUGH]
     found += [Figure(f"Patching: {p.family}", plot_patching(p)) for p in parts.patched if p.family not in nothing]
     if parts.probed:
         found.append(Figure("What a probe reads", plot_probes(parts.probed)))
@@ -167,7 +167,7 @@ def _parts(lab: Lab) -> list[Section]:
         found.append(Table("Fast and slow", FAST_HEADER, tuple(rows), FAST_NOTE))
     if parts.similar:
         found.append(Figure("States under fast and slow prompts", plot_similarity(parts.similar)))
-    unpatched = (f"patching: {why}." for why in nothing.values())
+    unpatched = (f"patching: the two runs of {name} differ by under {ENOUGH:g} standard errors." for name in nothing)
     if left_out := (*parts.left_out, *unpatched, *(why for steps in parts.steps for why in steps.left_out)):
         found.append(Text("Left out", left_out))
     return found
@@ -176,7 +176,16 @@ def _parts(lab: Lab) -> list[Section]:
 def sentences(lab: Lab) -> list[str]:
     """What all operators say together, each of one pair of families, and each of kinds."""
     pairs = [f"{operator}: {finding.statement}" for operator, finding in lab.pairs.items()]
-    return [lab.verdict, *pairs, *(finding.statement for finding in lab.kinds.values())]
+    return [lab.verdict, *pairs, *(_of_kinds(lab, operator) for operator in lab.kinds)]
+
+
+def _of_kinds(lab: Lab, operator: str) -> str:
+    """What one operator says of kinds, and how much of that stands among all of them."""
+    said = lab.kinds[operator].statement
+    if operator.endswith(ASIDE):
+        return f"{said} (A screen, or one half of a comparison: no evidence by itself.)"
+    p = lab.joint.get(operator, np.nan)
+    return f"{said} (Of all operators together: p = {p:.3f}.)" if np.isfinite(p) else said
 
 
 def finding_rows(lab: Lab) -> list[tuple[Any, ...]]:

@@ -24,7 +24,7 @@ def tables(lab: Lab) -> dict[str, Any]:
         for d in lab.depths
         for n, (layer, share) in enumerate(zip(d.layer, d.share_right, strict=True))
     )
-    return found | {name: table for name, table in _of_parts(lab.parts).items() if len(table)}
+    return {name: table for name, table in (found | _of_parts(lab.parts)).items() if len(table)}
 
 
 def finding_table(lab: Lab) -> Any:
