@@ -159,6 +159,8 @@ def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
     assert apart is not None and apart.matched is None and "are alike" in apart.refused
     assert apart.unshared == ("prompt tokens", "tokens before the last scored")
     assert conclude(curves, []).alike is None
+    fewer = [dataclasses.replace(one, drop=one.drop[:22], clean=one.clean[:22]) for one in curves]
+    assert conclude(fewer, [], families).alike is None, "as patching, whose curves are of pairs"
 
 
 def test_the_screen_is_ranked_against_skipping():

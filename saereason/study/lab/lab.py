@@ -168,9 +168,11 @@ def _verdict(findings: Mapping[str, KindFinding], joint: Mapping[str, float]) ->
 
 
 def _alike(curves: Sequence[Curve], families: Sequence[Family], neutral: Curve | None) -> Alike | None:
+    """Of the first operator, if it measured every item: patching has pairs instead, and graded answers fewer."""
     of = {curve.family: curve for curve in curves if curve.operator == curves[0].operator}  # none, of no curves
     sides = [
         next(((f, of[f.name]) for f in families if f.kind == kind and f.name in of), None)
         for kind in ("reasoning", "knowledge")
     ]
-    return alike(sides[0], sides[1], neutral) if sides[0] and sides[1] else None
+    whole = [side for side in sides if side is not None and len(side[0].metric) == len(side[1].clean)]
+    return alike(whole[0], whole[1], neutral) if len(whole) == 2 else None
