@@ -225,7 +225,9 @@ def layers(folder, *options):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_the_command_tells_how_long_and_then_what(folder):
+def test_the_command_tells_how_long_and_then_what(folder, monkeypatch):
+    monkeypatch.setattr("saereason.study.lab.subjects.FEWEST_PLAIN", 3)
+    monkeypatch.setattr("saereason.study.lab.parts.PROBED", 60)
     told = layers(folder, "--dry-run", "--operators", "all")
     blocks = "skip block, skip block by gradient, block × 0.5, block × 1.5, mean of block, skip attention, skip MLP, "
     beside = "patching, probes, steps, graded answers, fast and slow, similar states. This takes about"
@@ -235,12 +237,12 @@ def test_the_command_tells_how_long_and_then_what(folder):
     assert f"Asked for: {blocks}SAE splice, features, {beside}" in on_features.output
     result = layers(folder, "--operators", "all", "--saes", folder / "saes")
     assert result.exit_code == 0, result.output
-    assert "Families: word problems (12), capital (12), plain text (50)." in result.output
+    assert "Families: word problems (12), capital (12), plain text (3)." in result.output
     assert "- skip block: " in result.output and "Inconclusive about kinds" in result.output
     curves = pd.read_parquet(folder / "out" / "curves.parquet")
     assert set(curves["operator"]) >= {"skip block", "skip attention", "mean of block", "SAE splice"}
     battery = curves[~curves["operator"].str.contains("features|graded|patching")]
-    assert len(battery) == (12 + 12 + 50) * (7 * 4 + 1)
+    assert len(battery) == (12 + 12 + 3) * (7 * 4 + 1)
     assert {"with candidate features, beyond matched", "skip block, graded answers"} <= set(curves["operator"])
     there = {path.name for path in (folder / "out").glob("*.parquet")}
     assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet"}

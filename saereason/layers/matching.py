@@ -54,9 +54,8 @@ def matched(first: tuple[Family, Curve], second: tuple[Family, Curve], *, calipe
     """Items of two families in pairs that differ little: the pairing of least total distance, without replacement.
 
     Distance is that of covariates in pooled standard deviations; no pair differs by more than `caliper` of them in any
-    one. Matching keeps the easy tail of the harder family, so show the unmatched result and that of
-    `compare_adjusted` beside it.
-    Raises ValueError where less than half of the smaller family is kept.
+    one. Matching keeps the easy tail of the harder family, so show the unmatched result and that of `compare_adjusted`
+    beside it. Raises ValueError where less than half of the smaller family is kept.
     """
     from scipy.optimize import linear_sum_assignment
 
