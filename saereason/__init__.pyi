@@ -194,6 +194,7 @@ from .steering.exchange import save_interp_engine as save_interp_engine
 from .steering.exchange import save_lm_eval as save_lm_eval
 from .steering.exchange import save_neuronpedia as save_neuronpedia
 from .steering.exchange import save_steering as save_steering
+from .study.lab.tables import load_curves as load_curves
 from .tasks import GradedText as GradedText
 from .tasks import Item as Item
 from .tasks import Outcome as Outcome

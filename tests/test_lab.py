@@ -1,6 +1,9 @@
 """The layer lab from end to end: families of both kinds, every operator, the page and the command."""
 
 import dataclasses
+import runpy
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,12 +18,15 @@ from saereason.layers import AnswerDepths, MeanOfBlock, Patching, SkipBlock, gra
 from saereason.layers.contrasts import POSITIONS
 from saereason.metrics import Scored
 from saereason.plots import plot_centroids, plot_operators
+from saereason.runs import write_table
 from saereason.saes import save_saes
 from saereason.study.lab import Subject, battery, conclude, named, page, sentences, subjects_of
 from saereason.study.lab.pair import screened
 from saereason.study.lab.parts import Parts
-from saereason.study.lab.tables import finding_table, pair_table
+from saereason.study.lab.tables import finding_table, pair_table, tables
 from saereason.tasks import confirmation_task
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 def family_curves(operator="skip block", gap=4.0):
@@ -149,6 +155,14 @@ def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
     found = conclude(curves, [], families).alike
     assert found is not None and found.matched is not None and found.match is not None
     assert found.unshared == () and found.match.kept > 0.7
+    assert [*found.nulls] == [
+        "halves of reasoning 0",
+        "halves of knowledge 0",
+        "shifts along depth",
+        "swaps within matched pairs",
+    ]
+    assert found.nulls["swaps within matched pairs"].reached == 0 and found.nulls["shifts along depth"].reached > 0
+    assert found.nulls["halves of reasoning 0"].usual < 1 / 11, "a tenth of what these families differ by"
     assert abs(found.match.after["prompt tokens"]) < abs(found.match.before["prompt tokens"])
     for finding in (found.as_they_are, found.adjusted, found.matched):
         assert finding.low > 0 and finding.centroid_difference == pytest.approx(4 / 11, abs=0.1)
@@ -157,6 +171,7 @@ def test_the_first_pair_is_told_as_it_is_matched_and_adjusted():
     ]
     apart = conclude(curves, [], [*far, families[1]]).alike
     assert apart is not None and apart.matched is None and "are alike" in apart.refused
+    assert "swaps within matched pairs" not in apart.nulls
     assert apart.unshared == ("prompt tokens", "tokens before the last scored")
     assert conclude(curves, []).alike is None
     fewer = [dataclasses.replace(one, drop=one.drop[:22], clean=one.clean[:22]) for one in curves]
@@ -245,16 +260,56 @@ def test_the_command_tells_how_long_and_then_what(folder, monkeypatch):
     assert len(battery) == (12 + 12 + 3) * (7 * 4 + 1)
     assert {"with candidate features, beyond matched", "skip block, graded answers"} <= set(curves["operator"])
     there = {path.name for path in (folder / "out").glob("*.parquet")}
-    assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet"}
+    assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet", "nulls.parquet"}
+    assert not {"overthinks", "corrects"} & {*pd.read_parquet(folder / "out" / "fast_slow.parquet").columns}
     page = (folder / "out" / "report.html").read_text(encoding="utf8")
     for title in (
         "They do not meet in prompt tokens",
         "What each operator says",
         "One pair, alike in length and difficulty",
+        "That pair where there is nothing",
         "The gradient as a screen",
         "What a probe reads",
     ):
         assert title in page
+    the_documentation_is_made_of_such_runs(folder)
+
+
+def the_documentation_is_made_of_such_runs(folder):
+    """With operators that find something, which a model that knows nothing has not."""
+    operators = ("skip block", "skip attention", "skip MLP")
+    planted = tables(conclude([one for operator in operators for one in family_curves(operator)], []))
+    for model in ("base", "taught"):
+        shutil.copytree(folder / "out", folder / "runs" / model)
+        for name, table in planted.items():
+            own = pd.read_parquet(folder / "out" / f"{name}.parquet")
+            rest = own[own["operator"] == "skip block, graded answers"]
+            write_table(folder / "runs" / model / f"{name}.parquet", pd.concat([table, rest]))
+    study = runpy.run_path(str(DOCS / "layers_study.py"))
+    study["main"](folder / "runs", folder / "docs", ("html",))
+    made = {path.stem for path in (folder / "docs" / "images").iterdir()}
+    assert made == {"layers", "operators", "steps"}
+    told = (folder / "docs" / "layers_tables.md").read_text(encoding="utf8")
+    widths = [{line.count("|") for line in part.splitlines() if line.startswith("|")} for part in told.split("<!--")]
+    assert widths == [set(), {8}, {9}, {8}, {10}, set()], "every row has as many cells as its header"
+    row = planted["findings"].iloc[0]
+    assert f"{row['centroid']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in told and "+0.36" in told
+
+
+def test_curves_are_read_again_as_they_were(tmp_path, lab):
+    write_table(tmp_path / "curves.parquet", tables(lab)["curves"])
+    found = sr.load_curves(tmp_path / "curves.parquet")
+    assert len(found) == len(lab.curves)
+    for mine, theirs in zip(found, lab.curves, strict=True):
+        for name in ("family", "kind", "operator", "layers", "n_layers", "unit"):
+            assert getattr(mine, name) == getattr(theirs, name), name
+        np.testing.assert_array_equal(mine.drop, theirs.drop)
+        np.testing.assert_array_equal(mine.clean, theirs.clean)
+    again = conclude(found, lab.depths)
+    assert again.kinds["skip block"].statement == lab.kinds["skip block"].statement
+    write_table(tmp_path / "findings.parquet", tables(lab)["findings"])
+    with pytest.raises(ValueError, match=r"findings.parquet has no column 'clean', so it holds no curves"):
+        sr.load_curves(tmp_path / "findings.parquet")
 
 
 def test_the_mean_of_blocks_is_measured_only_where_it_is_asked_for(model, monkeypatch):

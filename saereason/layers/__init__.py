@@ -10,6 +10,7 @@ from .kinds import KindFinding, compare_kinds, joint_p
 from .lens import AnswerDepths, answer_depths
 from .localise import Curve, Family, UnsuitedError, localise
 from .matching import Match, compare_adjusted, matched, take, unshared
+from .nulls import Null, halved, shifted, swapped
 from .operators import MeanOfBlock, Operator, SkipBlock, SkipByGradient, SkipPart, SpliceSAE
 from .patching import Patching, patching
 from .probes import Probed, answer_place, probed
@@ -30,6 +31,7 @@ __all__ = [
     "KindFinding",
     "Match",
     "MeanOfBlock",
+    "Null",
     "Operator",
     "Patching",
     "Probed",
@@ -55,6 +57,7 @@ __all__ = [
     "fast_slow",
     "generated_tasks",
     "graded",
+    "halved",
     "joint_p",
     "localise",
     "matched",
@@ -64,8 +67,10 @@ __all__ = [
     "published_tasks",
     "share_difference",
     "shares",
+    "shifted",
     "similarities",
     "step_map",
+    "swapped",
     "take",
     "unshared",
 ]

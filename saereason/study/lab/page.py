@@ -53,6 +53,12 @@ FAMILY_NOTE = (
     "nats); where that is low the model does not do the task, and what layers are worth there is about form. Effect: "
     "the losses of all layers together."
 )
+NULL_HEADER = ("at random", "as it is", "95% at random within", "as far from zero")
+NULL_NOTE = (
+    "Halves and swaps: difference of depth centroids; as it is, halves are the first items against the rest. Shifts: "
+    "correlation over layers of the two mean effects, and with one of them moved along depth. These describe; none is "
+    "a test of depth."
+)
 LENS_HEADER = ("family", "kind", "layer", "right at the end", "items")
 LENS_NOTE = (
     "Mean first layer (counted from 0) from which the scored tokens are the likeliest, over items with any that the "
@@ -147,7 +153,13 @@ def _matching(found: Alike) -> list[Section]:
     if found.match is not None:
         balance = tuple((name, found.match.before[name], found.match.after[name]) for name in found.match.before)
         sections.append(Table("Balance of that pair", ("standardised difference of", "before", "after"), balance))
+    nulls = ((name, *_finite(null.value, null.usual, null.reached)) for name, null in found.nulls.items())
+    sections.append(Table("That pair where there is nothing", NULL_HEADER, tuple(nulls), NULL_NOTE))
     return sections
+
+
+def _finite(*values: float) -> tuple[float | None, ...]:
+    return tuple(value if np.isfinite(value) else None for value in values)
 
 
 def _parts(lab: Lab) -> list[Section]:

@@ -1,6 +1,6 @@
 """One reasoning family against one knowledge family, with length and difficulty taken out, and a screen checked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,15 @@ from saereason.layers import (
     Family,
     Finding,
     Match,
+    Null,
     SkipBlock,
     SkipByGradient,
     compare_adjusted,
     compare_depth,
+    halved,
     matched,
+    shifted,
+    swapped,
     take,
     unshared,
 )
@@ -36,17 +40,23 @@ class Alike:
     refused: str
     """Why there are no matched items, if so."""
 
+    nulls: Mapping[str, Null]
+    """By what was made at random: each family's halves, shifts along depth, and swaps within matched pairs."""
+
 
 def alike(first: Side, second: Side, neutral: Curve | None = None) -> Alike:
     """All three, under one operator; too few items that are alike make no matched finding."""
     whole, apart = compare_depth(first[1], second[1], neutral=neutral), unshared(first, second)
     without = compare_adjusted(first, second, neutral=neutral)
+    nulls = {f"halves of {curve.family}": halved(curve, neutral=neutral) for _, curve in (first, second)}
+    nulls["shifts along depth"] = shifted(first[1], second[1], neutral=neutral)
     try:
         match = matched(first, second)
     except ValueError as error:
-        return Alike(whole, without, None, None, apart, str(error))
+        return Alike(whole, without, None, None, apart, str(error), nulls)
     pairs = (take(first[1], match.first), take(second[1], match.second))
-    return Alike(whole, without, compare_depth(*pairs, neutral=neutral), match, apart, "")
+    nulls["swaps within matched pairs"] = swapped(*pairs, neutral=neutral)
+    return Alike(whole, without, compare_depth(*pairs, neutral=neutral), match, apart, "", nulls)
 
 
 def screened(curves: Sequence[Curve]) -> dict[str, float]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from saereason.layers import Curve, Patching, Probed
+from saereason.layers import Curve, FastSlow, Patching, Probed
 from saereason.layers.contrasts import POSITIONS
 
 from .lab import Lab
@@ -14,11 +15,40 @@ from .parts import Parts
 
 NOWHERE = (float("nan"),) * 3
 
+OF_A_CURVE = ["operator", "family", "kind", "unit", "n_layers"]
+
+
+def load_curves(path: str | Path) -> list[Curve]:
+    """The curves of `curves.parquet` (or `steps.parquet`) in a folder that `saereason layers` has written, for
+    `compare_kinds`, `compare_depth` and the plots.
+
+    Raises ValueError for a table that holds no curves.
+    """
+    import pandas as pd
+
+    table = pd.read_parquet(path)
+    if missing := {*OF_A_CURVE, "item", "layer", "drop", "clean"} - {*table.columns}:
+        raise ValueError(
+            f"{path} has no column {min(missing)!r}, so it holds no curves; give the curves.parquet of a run of "
+            "`saereason layers`."
+        )
+    found = []
+    for (operator, family, kind, unit, n_layers), rows in table.groupby(OF_A_CURVE, sort=False):
+        drop = rows.pivot(index="item", columns="layer", values="drop")
+        clean = rows.groupby("item")["clean"].first().to_numpy()
+        layers = tuple(map(int, drop.columns))
+        found.append(Curve(family, kind, operator, layers, int(n_layers), drop.to_numpy(), clean, unit))
+    return found
+
 
 def tables(lab: Lab) -> dict[str, Any]:
     """Every result, by the name of its file; what was not asked for has none."""
     found = {"curves": _stacked([_of_curve(curve) for curve in lab.curves]), "findings": finding_table(lab)}
     found["pairs"] = pair_table(lab)
+    found["nulls"] = _frame(
+        {"null": name, "value": null.value, "usual": null.usual, "reached": null.reached}
+        for name, null in (lab.alike.nulls if lab.alike else {}).items()
+    )
     found["lens"] = _frame(
         {"family": d.family, "kind": d.kind, "item": n, "layer": layer, "share_right": share}
         for d in lab.depths
@@ -80,18 +110,21 @@ def _plain(value: Any) -> Any:
 def _of_parts(parts: Parts) -> dict[str, Any]:
     import pandas as pd
 
-    reads = [*((p.family, p) for p in parts.probed), *((s.family, p) for s in parts.steps for p in s.read)]
+    reads = [(steps, *each) for steps in parts.steps for each in zip(steps.names, steps.read, strict=True)]
     thoughts = [(f, kind) for t in parts.thought for f, kind in ((t.whole, "all"), (t.parsed, "parsed")) if f]
     return {
         "patching": _stacked([_of_patching(each) for each in parts.patched]),
-        "probes": _stacked([_of_probe(family, each) for family, each in reads]),
+        "probes": _stacked([_of_probe(p).assign(family=p.family) for p in parts.probed]),
         "steps": _stacked([_of_curve(curve) for steps in parts.steps for curve in steps.lost]),
+        "step_probes": _stacked(
+            [_of_probe(p).assign(family=s.family, result=result, place=place) for s, (result, place), p in reads]
+        ),
         "no_answer": _frame(
             {"family": each.curve.family, "layer": layer, "share": share, "clean": each.no_answer_clean}
             for each in parts.graded
             for layer, share in zip(each.curve.layers, each.no_answer, strict=True)
         ),
-        "fast_slow": pd.json_normalize([{**asdict(f), "items": kind} for f, kind in thoughts], sep="_"),
+        "fast_slow": pd.json_normalize([_of_thought(f) | {"items": kind} for f, kind in thoughts], sep="_"),
         "similarity": _frame(
             {"name": s.name, "is_null": s.is_null, "layer": layer, "cka": value, "error": error, "n": s.n}
             for s in parts.similar
@@ -104,7 +137,12 @@ def _of_curve(curve: Curve) -> Any:
     """A row for each item and layer."""
     clean = np.repeat(curve.clean[:, None], len(curve.layers), axis=1)
     table = _long({"drop": curve.drop, "clean": clean}, {"item": range(len(curve.drop)), "layer": curve.layers})
-    return table.assign(family=curve.family, kind=curve.kind, operator=curve.operator, unit=curve.unit)
+    return table.assign(**{name: getattr(curve, name) for name in OF_A_CURVE})
+
+
+def _of_thought(found: FastSlow) -> dict[str, Any]:
+    """Without the shares of nothing, which would make a column of their own."""
+    return {name: value for name, value in asdict(found).items() if value is not None}
 
 
 def _of_patching(found: Patching) -> Any:
@@ -113,11 +151,11 @@ def _of_patching(found: Patching) -> Any:
     return _long(values, axes).assign(family=found.family, kind=found.kind)
 
 
-def _of_probe(family: str, found: Probed) -> Any:
+def _of_probe(found: Probed) -> Any:
     usual = np.repeat(found.usual[:, None], found.n_layers, axis=1)
     axes = {"item": range(len(found.right)), "layer": range(found.n_layers)}
     values = {"right": found.right, "shuffled": found.shuffled, "usual": usual}
-    return _long(values, axes).assign(family=family, what=found.what)
+    return _long(values, axes).assign(what=found.what)
 
 
 def _long(values: Mapping[str, np.ndarray], axes: Mapping[str, Sequence[Any]]) -> Any:
