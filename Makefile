@@ -63,10 +63,11 @@ study: $(READY)  ## what the ladder says of the small model and of its taught si
 	$(BIN)/saereason $(STUDY) --n 30 --tokens 48 --out runs/study/base
 	$(BIN)/saereason $(STUDY) --n 60 --tokens 64 --adapter taught --out runs/study/taught
 
-# Under an hour on two slow cores. OPERATORS=all FAMILIES=all is everything there is, for many hours; both resume.
+# Some hours. OPERATORS=all FAMILIES=all is everything there is, for a day or more; both go on where they were stopped.
 layers: $(READY)  ## the layer lab on both, over published benchmarks under DATA, into runs/lab
 	$(BIN)/saereason $(LAYERS) --out runs/lab/base
 	$(BIN)/saereason $(LAYERS) --adapter taught --out runs/lab/taught
+	$(BIN)/python docs/layers_study.py runs/lab runs/lab/docs
 
 test: $(READY)  ## the tests, but for the slow ones
 	$(OFFLINE) $(TESTS) -m "not slow"

@@ -10,7 +10,7 @@ author = "the saereason authors"
 project_copyright = author
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-exclude_patterns = ["conf.py", "_build", "jupyter_execute"]
+exclude_patterns = ["conf.py", "_build", "jupyter_execute", "layers_tables.md"]  # the last is included in a page
 nb_execution_mode = "off"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3

@@ -1,4 +1,7 @@
-"""The figures and tables of layers.md, from the runs of `make layers`: `python docs/layers_study.py runs/lab docs`."""
+"""The figures and tables of layers.md, from the runs of `make layers`: `python docs/layers_study.py runs/lab docs`.
+
+The figures are PNG, for which there must be Chrome or Chromium.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +22,7 @@ Found = Mapping[str, Mapping[str, Table]]
 
 MODELS = ("base", "taught")
 SIDE_BY_SIDE = ("skip block", "skip attention", "skip MLP")
+NEEDED = ("curves", "findings", "steps", "step_probes", "fast_slow", "no_answer")
 STEPS = "word problems"
 N_DIGITS = 10
 GRADED = "skip block, graded answers"
@@ -29,14 +33,15 @@ KEPT = "without vital"
 def main(runs: Path, docs: Path, formats: Sequence[str] = ("png",)) -> None:
     """Writes `images/` and `layers_tables.md`."""
     found = {model: {path.stem: pd.read_parquet(path) for path in (runs / model).glob("*.parquet")} for model in MODELS}
+    if lacking := [f"{model}/{name}.parquet" for model in MODELS for name in NEEDED if name not in found[model]]:
+        sys.exit(f"{runs} lacks {', '.join(lacking)}; run `make layers` with the operators that it has.")
     curves = {model: sr.load_curves(runs / model / "curves.parquet") for model in MODELS}
+    lost = sr.load_curves(runs / "taught" / "steps.parquet")
     figures = {
         "layers": forest([(f"skip block, {model} model", "skip block", curves[model]) for model in MODELS]),
         "operators": forest([(operator, operator, curves["base"]) for operator in SIDE_BY_SIDE]),
+        "steps": plot_steps(step_map(lost, found["taught"]["step_probes"])),
     }
-    if "step_probes" in found["taught"]:
-        lost = sr.load_curves(runs / "taught" / "steps.parquet")
-        figures["steps"] = plot_steps(step_map(lost, found["taught"]["step_probes"]))
     sr.save_figures(figures, docs / "images", formats)
     tables = {
         "families": family_table,
@@ -44,8 +49,7 @@ def main(runs: Path, docs: Path, formats: Sequence[str] = ("png",)) -> None:
         "fast and slow": fast_table,
         "graded": graded_table,
     }
-    there = [(name, table) for name, table in tables.items() if name != "graded" or "no_answer" in found["base"]]
-    told = "\n".join(line for name, table in there for line in (f"<!-- {name} -->\n", *table(found), ""))
+    told = "\n".join(line for name, table in tables.items() for line in (f"<!-- {name} -->\n", *table(found), ""))
     (docs / "layers_tables.md").write_text(f"{told}\n<!-- end -->\n", encoding="utf8")
 
 

@@ -29,6 +29,12 @@ from saereason.tasks import confirmation_task
 DOCS = Path(__file__).parent.parent / "docs"
 
 
+@pytest.fixture(autouse=True)
+def few_partners(monkeypatch):
+    """Drawing hundreds of problems takes long with every type checked."""
+    monkeypatch.setattr("saereason.study.lab.subjects.PARTNERS", 60)
+
+
 def family_curves(operator="skip block", gap=4.0):
     """Four families of each kind around two depths, and plain text that layer 0 ruins."""
     made = []
@@ -286,6 +292,8 @@ def the_documentation_is_made_of_such_runs(folder):
             rest = own[own["operator"] == "skip block, graded answers"]
             write_table(folder / "runs" / model / f"{name}.parquet", pd.concat([table, rest]))
     study = runpy.run_path(str(DOCS / "layers_study.py"))
+    with pytest.raises(SystemExit, match=r"docs lacks base/curves\.parquet, .*; run `make layers`"):
+        study["main"](folder / "docs", folder / "docs")
     study["main"](folder / "runs", folder / "docs", ("html",))
     made = {path.stem for path in (folder / "docs" / "images").iterdir()}
     assert made == {"layers", "operators", "steps"}
