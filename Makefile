@@ -35,7 +35,7 @@ FAMILIES ?= word problems, gsm8k, babi 15, bbh multistep_arithmetic_two, bbh boo
 	capital, currency, lre country_language, known_1000, pararel P176
 LAYERS = layers --operators "$(OPERATORS)" --families "$(FAMILIES)" --data $(DATA) --saes smollm2-135m --n 24
 
-.PHONY: env demo study layers test test-all check docs notebooks bench clean help
+.PHONY: env demo study layers layers-docs test test-all check docs notebooks bench clean help
 .DEFAULT_GOAL := help
 
 env: $(READY)  ## build .venv with all extras and the demo's weights
@@ -67,7 +67,9 @@ study: $(READY)  ## what the ladder says of the small model and of its taught si
 layers: $(READY)  ## the layer lab on both, over published benchmarks under DATA, into runs/lab
 	$(BIN)/saereason $(LAYERS) --out runs/lab/base
 	$(BIN)/saereason $(LAYERS) --adapter taught --out runs/lab/taught
-	$(BIN)/python docs/layers_study.py runs/lab runs/lab/docs
+
+layers-docs: layers  ## the figures and tables of docs/layers.md, from the runs of `make layers`
+	$(BIN)/python docs/layers_study.py runs/lab docs
 
 test: $(READY)  ## the tests, but for the slow ones
 	$(OFFLINE) $(TESTS) -m "not slow"

@@ -17,8 +17,11 @@ from saereason.layers import Curve, Probed, StepMap
 from saereason.plots import plot_centroids, plot_steps
 
 Table = pd.DataFrame
-Found = Mapping[str, Mapping[str, Table]]
-"""By model and by the name of its file."""
+Tables = Mapping[str, Table]
+"""Of one model, by the name of its file."""
+
+Cells = Mapping[str, str]
+"""By the name of the column."""
 
 MODELS = ("base", "taught")
 SIDE_BY_SIDE = ("skip block", "skip attention", "skip MLP")
@@ -31,11 +34,25 @@ KEPT = "without vital"
 
 
 def main(runs: Path, docs: Path, formats: Sequence[str] = ("png",)) -> None:
-    """Writes `images/` and `layers_tables.md`."""
-    found = {model: {path.stem: pd.read_parquet(path) for path in (runs / model).glob("*.parquet")} for model in MODELS}
-    if lacking := [f"{model}/{name}.parquet" for model in MODELS for name in NEEDED if name not in found[model]]:
-        sys.exit(f"{runs} lacks {', '.join(lacking)}; run `make layers` with the operators that it has.")
-    curves = {model: sr.load_curves(runs / model / "curves.parquet") for model in MODELS}
+    """Writes `layers_tables.md` and `images/`."""
+    needed = [runs / model / f"{name}.parquet" for model in MODELS for name in NEEDED]
+    if lacking := [str(path) for path in needed if not path.exists()]:
+        sys.exit(f"there is no {', '.join(lacking)}; run `make layers` with the operators and families that it has.")
+    found = {model: {name: pd.read_parquet(runs / model / f"{name}.parquet") for name in NEEDED} for model in MODELS}
+    for model, of in found.items():
+        if lacking := sorted({*SIDE_BY_SIDE, GRADED} - {*of["curves"]["operator"]}):
+            sys.exit(f"the run of the {model} model has no {', '.join(lacking)}; run `make layers` with its operators.")
+    tables = {
+        "families": family_cells,
+        "fast and slow": fast_cells,
+        "graded": graded_cells,
+    }
+    (docs / "images").mkdir(parents=True, exist_ok=True)
+    told = ["<!-- operators -->\n", *operator_table(found), ""]
+    for name, cells in tables.items():
+        told += [f"<!-- {name} -->\n", *beside({model: dict(cells(of)) for model, of in found.items()}), ""]
+    (docs / "layers_tables.md").write_text("\n".join([*told, "<!-- end -->", ""]), encoding="utf8")
+    curves = {model: sr.load_curves(runs / model) for model in MODELS}
     lost = sr.load_curves(runs / "taught" / "steps.parquet")
     figures = {
         "layers": forest([(f"skip block, {model} model", "skip block", curves[model]) for model in MODELS]),
@@ -43,14 +60,6 @@ def main(runs: Path, docs: Path, formats: Sequence[str] = ("png",)) -> None:
         "steps": plot_steps(step_map(lost, found["taught"]["step_probes"])),
     }
     sr.save_figures(figures, docs / "images", formats)
-    tables = {
-        "families": family_table,
-        "operators": operator_table,
-        "fast and slow": fast_table,
-        "graded": graded_table,
-    }
-    told = "\n".join(line for name, table in tables.items() for line in (f"<!-- {name} -->\n", *table(found), ""))
-    (docs / "layers_tables.md").write_text(f"{told}\n<!-- end -->\n", encoding="utf8")
 
 
 def forest(panels: Sequence[tuple[str, str, Sequence[Curve]]]) -> Figure:
@@ -75,25 +84,36 @@ def step_map(lost: Sequence[Curve], probes: Table) -> StepMap:
     return StepMap(STEPS, of[0].n_layers, of, read, names, ())
 
 
-def family_table(found: Found) -> Iterator[str]:
+def beside(rows: Mapping[str, Mapping[str, Cells]]) -> Iterator[str]:
+    """By model and family; a family that a model has not leaves its cells empty."""
+    families = dict.fromkeys(family for of in rows.values() for family in of)
+    names = {model: [*next(iter(of.values()))] for model, of in rows.items()}
+    yield from _header(["family"], [f"{model}: {name}" for model, of in names.items() for name in of])
+    for family in families:
+        cells = (rows[model].get(family, {}).get(name, "") for model, of in names.items() for name in of)
+        yield _row([family, *cells])
+
+
+def family_cells(tables: Tables) -> Iterator[tuple[str, Cells]]:
     """Of each family with a block skipped: the clean model, what all layers are worth, and where."""
-    cells = ("clean", "effect of all layers", "depth")
-    yield from _header(["family"], [f"{model}: {cell}" for model in found for cell in cells])
-    rows: dict[str, list[str]] = {}
-    for tables in found.values():
-        findings = tables["findings"].query("operator == 'skip block' and layers == @KEPT").set_index("family")
-        curves = tables["curves"].query("operator == 'skip block' and kind != 'neutral'")
-        for family, rows_of in curves.groupby("family", sort=False):
-            told = findings.loc[family]
-            out = {int(layer) for layer in told["layers_left_out"].split(", ") if layer}
-            effect = rows_of[~rows_of["layer"].isin(out)].groupby("item")["drop"].sum().mean()
-            depth = _interval(told["centroid"], told["low"], told["high"]) or "none"
-            told = [_number(rows_of.groupby("item")["clean"].first().mean()), _number(effect, 1), depth]
-            rows.setdefault(family, []).extend(told)
-    yield from (_row([family, *cells]) for family, cells in rows.items())
+    findings = tables["findings"].query("operator == 'skip block' and layers == @KEPT").set_index("family")
+    for family, rows in tables["curves"].query("operator == 'skip block'").groupby("family", sort=False):
+        if family not in findings.index:
+            continue  # plain text
+        told = findings.loc[family]
+        out = {int(layer) for layer in told["layers_left_out"].split(", ") if layer}
+        effect = rows[~rows["layer"].isin(out)].groupby("item")["drop"].sum().mean()
+        yield (
+            family,
+            {
+                "clean": _number(rows.groupby("item")["clean"].first().mean()),
+                "effect of all layers": _number(effect, 1),
+                "depth": _interval(told["centroid"], told["low"], told["high"]) or "none",
+            },
+        )
 
 
-def operator_table(found: Found) -> Iterator[str]:
+def operator_table(found: Mapping[str, Tables]) -> Iterator[str]:
     """Of each operator: what it says of kinds, without some layers and with all, and of how many families."""
     cells = ["reasoning less knowledge", "p", "p, all operators", "with all layers", "p", "families"]
     yield from _header(["model", "operator"], cells)
@@ -113,36 +133,37 @@ def operator_table(found: Found) -> Iterator[str]:
             )
 
 
-def fast_table(found: Found) -> Iterator[str]:
-    """Of each domain: right at once and after thinking, and the difference; of all items and of those parsed twice."""
-    cells = ("fast, slow", "δ", "parsed in both: n, fast, slow")
-    yield from _header(["domain"], [f"{model}: {cell}" for model in found for cell in cells])
-    rows: dict[str, list[str]] = {}
-    for tables in found.values():
-        of = tables["fast_slow"]
-        for domain, told in of.groupby("domain", sort=False):
-            whole = told[told["items"] == "all"].iloc[0]
-            cells = [_pair(whole), _signed(whole["delta_value"], whole["delta_low"], whole["delta_high"], 2)]
-            parsed = [f"{row['n']}: {_pair(row)}" for _, row in told[told["items"] == "parsed"].iterrows()]
-            rows.setdefault(domain, []).extend([*cells, *(parsed or ["none"])])
-    yield from (_row([domain, *cells]) for domain, cells in rows.items())
+def fast_cells(tables: Tables) -> Iterator[tuple[str, Cells]]:
+    """Of each domain: right at once and after thinking, and the difference; of items parsed in both, too."""
+    for domain, told in tables["fast_slow"].groupby("domain", sort=False):
+        whole, parsed = (told[told["items"] == items] for items in ("all", "parsed"))
+        one = whole.iloc[0]
+        yield (
+            domain,
+            {
+                "fast, slow": _pair(one),
+                "δ": _signed(one["delta_value"], one["delta_low"], one["delta_high"], 2),
+                "parsed in both: n, fast, slow": "".join(f"{row['n']}: {_pair(row)}" for _, row in parsed.iterrows())
+                or "none",
+            },
+        )
 
 
-def graded_table(found: Found) -> Iterator[str]:
+def graded_cells(tables: Tables) -> Iterator[tuple[str, Cells]]:
     """Of each family: answers that are right, and that are none, and where right answers are lost, if anything is."""
-    cells = ("right", "no answer", "effect of all layers", "depth")
-    yield from _header(["family"], [f"{model}: {cell}" for model in found for cell in cells])
-    rows: dict[str, list[str]] = {}
-    for tables in found.values():
-        told = tables["findings"].query("operator == @GRADED and layers == 'all'").set_index("family")
-        none = tables["no_answer"].groupby("family")["clean"].first()
-        for family, of in tables["curves"].query("operator == @GRADED").groupby("family", sort=False):
-            right, n = of.groupby("item")["clean"].first(), of["item"].nunique()
-            depth = _interval(*told.loc[family, ["centroid", "low", "high"]]) or "none"
-            effect = _number(of.groupby("item")["drop"].sum().mean(), 1)
-            counts = [f"{right.sum():.0f} of {n}", f"{none[family] * n:.0f}", effect, depth]
-            rows.setdefault(family, []).extend(counts)
-    yield from (_row([family, *cells]) for family, cells in rows.items())
+    told = tables["findings"].query("operator == @GRADED and layers == 'all'").set_index("family")
+    none = tables["no_answer"].groupby("family")["clean"].first()
+    for family, of in tables["curves"].query("operator == @GRADED").groupby("family", sort=False):
+        right, n = of.groupby("item")["clean"].first(), of["item"].nunique()
+        yield (
+            family,
+            {
+                "right": f"{right.sum():.0f} of {n}",
+                "no answer": f"{none[family] * n:.0f}",
+                "effect of all layers": _number(of.groupby("item")["drop"].sum().mean(), 1),
+                "depth": _interval(*told.loc[family, ["centroid", "low", "high"]]) or "none",
+            },
+        )
 
 
 def _pair(row: "pd.Series[float]") -> str:

@@ -267,7 +267,8 @@ def test_the_command_tells_how_long_and_then_what(folder, monkeypatch):
     assert {"with candidate features, beyond matched", "skip block, graded answers"} <= set(curves["operator"])
     there = {path.name for path in (folder / "out").glob("*.parquet")}
     assert there >= {"lens.parquet", "steps.parquet", "fast_slow.parquet", "similarity.parquet", "nulls.parquet"}
-    assert not {"overthinks", "corrects"} & {*pd.read_parquet(folder / "out" / "fast_slow.parquet").columns}
+    columns = {*pd.read_parquet(folder / "out" / "fast_slow.parquet").columns}
+    assert {"overthinks_low", "corrects_value"} <= columns and not {"overthinks", "corrects"} & columns
     page = (folder / "out" / "report.html").read_text(encoding="utf8")
     for title in (
         "They do not meet in prompt tokens",
@@ -292,14 +293,14 @@ def the_documentation_is_made_of_such_runs(folder):
             rest = own[own["operator"] == "skip block, graded answers"]
             write_table(folder / "runs" / model / f"{name}.parquet", pd.concat([table, rest]))
     study = runpy.run_path(str(DOCS / "layers_study.py"))
-    with pytest.raises(SystemExit, match=r"docs lacks base/curves\.parquet, .*; run `make layers`"):
+    with pytest.raises(SystemExit, match=r"there is no .*curves\.parquet, .*; run `make layers`"):
         study["main"](folder / "docs", folder / "docs")
     study["main"](folder / "runs", folder / "docs", ("html",))
     made = {path.stem for path in (folder / "docs" / "images").iterdir()}
     assert made == {"layers", "operators", "steps"}
     told = (folder / "docs" / "layers_tables.md").read_text(encoding="utf8")
     widths = [{line.count("|") for line in part.splitlines() if line.startswith("|")} for part in told.split("<!--")]
-    assert widths == [set(), {8}, {9}, {8}, {10}, set()], "every row has as many cells as its header"
+    assert widths == [set(), {9}, {8}, {8}, {10}, set()], "every row has as many cells as its header"
     row = planted["findings"].iloc[0]
     assert f"{row['centroid']:.2f} [{row['low']:.2f}, {row['high']:.2f}]" in told and "+0.36" in told
 
@@ -316,7 +317,8 @@ def test_curves_are_read_again_as_they_were(tmp_path, lab):
     again = conclude(found, lab.depths)
     assert again.kinds["skip block"].statement == lab.kinds["skip block"].statement
     write_table(tmp_path / "findings.parquet", tables(lab)["findings"])
-    with pytest.raises(ValueError, match=r"findings.parquet has no column 'clean', so it holds no curves"):
+    assert len(sr.load_curves(tmp_path)) == len(found)
+    with pytest.raises(ValueError, match=r"findings.parquet has no column 'clean'; give a folder that"):
         sr.load_curves(tmp_path / "findings.parquet")
 
 
@@ -365,7 +367,9 @@ def test_what_is_beside_the_operators_is_asked_for_by_name(folder, tmp_path):
     result = layers(folder, "--operators", "graded answers", "--out", tmp_path)
     assert result.exit_code == 0, result.output
     assert "Asked for: graded answers. This takes about" in result.output
-    assert set(pd.read_parquet(tmp_path / "curves.parquet")["operator"]) == {"skip block, graded answers"}
+    curves = sr.load_curves(tmp_path)
+    assert [(c.family, c.operator) for c in curves if c.kind == "neutral"] == [("plain text", "skip block")]
+    assert {c.operator for c in curves if c.kind != "neutral"} == {"skip block, graded answers"}
     page = (tmp_path / "report.html").read_text(encoding="utf8")
     assert "Answers that are none, with a block skipped" in page and "What a probe reads" not in page
 

@@ -61,6 +61,8 @@ class Lab:
     """The first pair under the first operator, with length and difficulty taken out."""
 
     parts: Parts
+    neutral: Curve | None = None
+    """By which layers are left out, for every operator alike."""
 
     def of(self, operator: str) -> list[Curve]:
         return [curve for curve in self.curves if curve.operator == operator]
@@ -140,7 +142,7 @@ def conclude(
             pairs[operator] = compare_depth(sides[0][0], sides[1][0], neutral=neutral)
     joint, joint_all_layers = (joint_p([*_counted(of).values()]) for of in (kinds, all_layers))
     alike_ = _alike(curves, families, neutral)
-    return Lab(tuple(curves), tuple(depths), kinds, all_layers, joint, joint_all_layers, pairs, alike_, parts)
+    return Lab(tuple(curves), tuple(depths), kinds, all_layers, joint, joint_all_layers, pairs, alike_, parts, neutral)
 
 
 def _counted(findings: Mapping[str, KindFinding]) -> dict[str, KindFinding]:

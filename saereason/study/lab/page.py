@@ -53,11 +53,11 @@ FAMILY_NOTE = (
     "nats); where that is low the model does not do the task, and what layers are worth there is about form. Effect: "
     "the losses of all layers together."
 )
-NULL_HEADER = ("at random", "as it is", "95% at random within", "as far from zero")
+NULL_HEADER = ("at random", "as it is", "95% at random within", "as large")
 NULL_NOTE = (
     "Halves and swaps: difference of depth centroids; as it is, halves are the first items against the rest. Shifts: "
-    "correlation over layers of the two mean effects, and with one of them moved along depth. These describe; none is "
-    "a test of depth."
+    "correlation over layers of the two mean effects, and with one of them moved along by every number of layers. "
+    "These describe; none is a test of depth."
 )
 LENS_HEADER = ("family", "kind", "layer", "right at the end", "items")
 LENS_NOTE = (

@@ -9,29 +9,30 @@ import numpy as np
 
 from saereason.layers import Curve, FastSlow, Patching, Probed
 from saereason.layers.contrasts import POSITIONS
+from saereason.stats import Estimate
 
 from .lab import Lab
 from .parts import Parts
 
 NOWHERE = (float("nan"),) * 3
 
+_NO_SHARE = asdict(Estimate(*NOWHERE))
+
 OF_A_CURVE = ["operator", "family", "kind", "unit", "n_layers"]
 
 
 def load_curves(path: str | Path) -> list[Curve]:
-    """The curves of `curves.parquet` (or `steps.parquet`) in a folder that `saereason layers` has written, for
-    `compare_kinds`, `compare_depth` and the plots.
+    """The curves that `saereason layers` has written into a folder (its `curves.parquet`), or those of such a file, as
+    `steps.parquet`: for `compare_kinds`, `compare_depth` and the plots.
 
-    Raises ValueError for a table that holds no curves.
+    Raises ValueError for a file that holds no curves.
     """
     import pandas as pd
 
-    table = pd.read_parquet(path)
+    file = Path(path) / "curves.parquet" if Path(path).is_dir() else Path(path)
+    table = pd.read_parquet(file)
     if missing := {*OF_A_CURVE, "item", "layer", "drop", "clean"} - {*table.columns}:
-        raise ValueError(
-            f"{path} has no column {min(missing)!r}, so it holds no curves; give the curves.parquet of a run of "
-            "`saereason layers`."
-        )
+        raise ValueError(f"{file} has no column {min(missing)!r}; give a folder that `saereason layers` has written.")
     found = []
     for (operator, family, kind, unit, n_layers), rows in table.groupby(OF_A_CURVE, sort=False):
         drop = rows.pivot(index="item", columns="layer", values="drop")
@@ -43,12 +44,10 @@ def load_curves(path: str | Path) -> list[Curve]:
 
 def tables(lab: Lab) -> dict[str, Any]:
     """Every result, by the name of its file; what was not asked for has none."""
-    found = {"curves": _stacked([_of_curve(curve) for curve in lab.curves]), "findings": finding_table(lab)}
-    found["pairs"] = pair_table(lab)
-    found["nulls"] = _frame(
-        {"null": name, "value": null.value, "usual": null.usual, "reached": null.reached}
-        for name, null in (lab.alike.nulls if lab.alike else {}).items()
-    )
+    curves = {(curve.family, curve.operator): curve for curve in (*lab.curves, *([lab.neutral] if lab.neutral else []))}
+    found = {"curves": _stacked([_of_curve(curve) for curve in curves.values()])}
+    found["findings"], found["pairs"] = finding_table(lab), pair_table(lab)
+    found["nulls"] = null_table(lab)
     found["lens"] = _frame(
         {"family": d.family, "kind": d.kind, "item": n, "layer": layer, "share_right": share}
         for d in lab.depths
@@ -103,6 +102,18 @@ def pair_table(lab: Lab) -> Any:
     )
 
 
+def null_table(lab: Lab) -> Any:
+    """A row for each null of the first operator's pair of families."""
+    if lab.alike is None:
+        return _frame([])
+    first, second = lab.alike.as_they_are.families
+    pair = {"operator": next(iter(lab.pairs)), "first": first, "second": second}
+    return _frame(
+        {**pair, "null": name, "value": null.value, "usual": null.usual, "reached": null.reached}
+        for name, null in lab.alike.nulls.items()
+    )
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
@@ -141,8 +152,8 @@ def _of_curve(curve: Curve) -> Any:
 
 
 def _of_thought(found: FastSlow) -> dict[str, Any]:
-    """Without the shares of nothing, which would make a column of their own."""
-    return {name: value for name, value in asdict(found).items() if value is not None}
+    """A share of nothing is not a number."""
+    return {name: _NO_SHARE if value is None else value for name, value in asdict(found).items()}
 
 
 def _of_patching(found: Patching) -> Any:
