@@ -30,7 +30,7 @@ def load_curves(path: str | Path) -> list[Curve]:
     import pandas as pd
 
     file = Path(path) / "curves.parquet" if Path(path).is_dir() else Path(path)
-    table = pd.read_parquet(file)
+    table: Any = pd.read_parquet(file)
     if missing := {*OF_A_CURVE, "item", "layer", "drop", "clean"} - {*table.columns}:
         raise ValueError(f"{file} has no column {min(missing)!r}; give a folder that `saereason layers` has written.")
     found = []
