@@ -96,21 +96,33 @@ def beside(rows: Mapping[str, Mapping[str, Cells]]) -> Iterator[str]:
 
 def family_cells(tables: Tables) -> Iterator[tuple[str, Cells]]:
     """Of each family with a block skipped: the clean model, what all layers are worth, and where."""
-    findings = tables["findings"].query("operator == 'skip block' and layers == @KEPT").set_index("family")
-    for family, rows in tables["curves"].query("operator == 'skip block'").groupby("family", sort=False):
+    for family, rows, depth in _families(tables, "skip block"):
+        yield family, {"clean": _number(rows.groupby("item")["clean"].first().mean()), **depth}
+
+
+def graded_cells(tables: Tables) -> Iterator[tuple[str, Cells]]:
+    """Of each family: answers that are right, and that are none, and where right answers are lost, if anything is."""
+    none = tables["no_answer"].groupby("family")["clean"].first()
+    for family, rows, depth in _families(tables, GRADED):
+        right = rows.groupby("item")["clean"].first()
+        yield (
+            family,
+            {"right": f"{right.sum():.0f} of {len(right)}", "no answer": f"{none[family] * len(right):.0f}", **depth},
+        )
+
+
+def _families(tables: Tables, operator: str) -> Iterator[tuple[str, Table, Cells]]:
+    """Of each family under an operator: its rows, and what its layers are worth together, and where."""
+    findings, curves = (tables[name][tables[name]["operator"] == operator] for name in ("findings", "curves"))
+    findings = findings[findings["layers"] == KEPT].set_index("family")
+    for family, rows in curves.groupby("family", sort=False):
         if family not in findings.index:
             continue  # plain text
         told = findings.loc[family]
         out = {int(layer) for layer in told["layers_left_out"].split(", ") if layer}
         effect = rows[~rows["layer"].isin(out)].groupby("item")["drop"].sum().mean()
-        yield (
-            family,
-            {
-                "clean": _number(rows.groupby("item")["clean"].first().mean()),
-                "effect of all layers": _number(effect, 1),
-                "depth": _interval(told["centroid"], told["low"], told["high"]) or "none",
-            },
-        )
+        depth = _interval(told["centroid"], told["low"], told["high"]) or "none"
+        yield family, rows, {"effect of all layers": _number(effect, 1), "depth": depth}
 
 
 def operator_table(found: Mapping[str, Tables]) -> Iterator[str]:
@@ -145,23 +157,6 @@ def fast_cells(tables: Tables) -> Iterator[tuple[str, Cells]]:
                 "δ": _signed(one["delta_value"], one["delta_low"], one["delta_high"], 2),
                 "parsed in both: n, fast, slow": "".join(f"{row['n']}: {_pair(row)}" for _, row in parsed.iterrows())
                 or "none",
-            },
-        )
-
-
-def graded_cells(tables: Tables) -> Iterator[tuple[str, Cells]]:
-    """Of each family: answers that are right, and that are none, and where right answers are lost, if anything is."""
-    told = tables["findings"].query("operator == @GRADED and layers == 'all'").set_index("family")
-    none = tables["no_answer"].groupby("family")["clean"].first()
-    for family, of in tables["curves"].query("operator == @GRADED").groupby("family", sort=False):
-        right, n = of.groupby("item")["clean"].first(), of["item"].nunique()
-        yield (
-            family,
-            {
-                "right": f"{right.sum():.0f} of {n}",
-                "no answer": f"{none[family] * n:.0f}",
-                "effect of all layers": _number(of.groupby("item")["drop"].sum().mean(), 1),
-                "depth": _interval(*told.loc[family, ["centroid", "low", "high"]]) or "none",
             },
         )
 
