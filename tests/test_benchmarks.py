@@ -75,6 +75,7 @@ def calibrated(block, tmp_path_factory):
     return figures("calibration", "--block", block, "--out", out), out
 
 
+@pytest.mark.slow
 def test_calibration_reports_what_it_promises(calibrated):
     found, figure = calibrated
     assert found["features"] == 4 * 96 and found["pairs"] == [120, 120]
@@ -83,6 +84,7 @@ def test_calibration_reports_what_it_promises(calibrated):
     assert "true standardised difference" in figure.read_text(encoding="utf8")
 
 
+@pytest.mark.slow
 def test_intervals_cover_at_about_their_level(calibrated):
     coverage = calibrated[0]["coverage"]
     exact = {name: share for name, share in coverage.items() if name.startswith(("wilson", "paired"))}

@@ -112,6 +112,7 @@ def test_the_citation_is_of_this_version():
     assert f"title   = {{{cited['title']}}}" in page and f"version = {{{cited['version']}}}" in page
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_the_page_on_saes_runs(tmp_path, monkeypatch, topk_saes):
     monkeypatch.chdir(tmp_path)
