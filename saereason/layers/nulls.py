@@ -49,8 +49,8 @@ def shifted(first: Curve, second: Curve, *, neutral: Curve | None = None) -> Nul
 
 
 def swapped(first: Curve, second: Curve, *, neutral: Curve | None = None, n: int = 2000, seed: int = 0) -> Null:
-    """Difference of depth centroids of curves whose rows are pairs; draws: with each pair's items swapped between the
-    families or not, at random, their effects as shares of their family's mean total.
+    """Difference of depth centroids (as a share of the depth) of curves whose rows are pairs; `n` draws: with each
+    pair's items swapped between the families or not, at random, their effects as shares of their family's mean total.
 
     Raises ValueError for curves over different layers or of different numbers of items.
     """
@@ -71,7 +71,8 @@ def swapped(first: Curve, second: Curve, *, neutral: Curve | None = None, n: int
 
 
 def halved(curve: Curve, *, neutral: Curve | None = None, n: int = 2000, seed: int = 0) -> Null:
-    """Difference of depth centroids of the first half of a family's items and the rest; draws: of random halves.
+    """Difference of depth centroids (as a share of the depth) of the first half of a family's items and the rest; `n`
+    draws: of random halves.
 
     How far apart two families of half as many items lie that are one and the same.
     """
